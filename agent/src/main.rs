@@ -1,0 +1,3 @@
+//! The bell: parse, run, exit code.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Kubernetes quantities (`500m`, `16Gi`, `1e3`) as integers.

@@ -1,0 +1,1 @@
+//! What every reader reads: one immutable value, published whole by the keeper.
