@@ -6,5 +6,6 @@
 pub mod cloud;
 pub mod expander;
 pub mod fleet;
+pub mod replay;
 pub mod snapshot;
 pub mod timestamp;
