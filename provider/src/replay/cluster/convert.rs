@@ -1,7 +1,7 @@
 //! Between core/v1 messages and the cluster's values.
 //! A quantity that cannot be read counts as absent: the messages come from other programs.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use windlass_proto::core;
 
@@ -120,7 +120,7 @@ impl PodView {
         let container = core::Container {
             name: Some("main".into()),
             resources: Some(core::ResourceRequirements {
-                limits: HashMap::new(),
+                limits: BTreeMap::new(),
                 requests: quantities(&self.requests),
             }),
             restart_policy: None,
@@ -184,7 +184,7 @@ fn time(at: Timestamp) -> core::Time {
     core::Time { seconds: i64::try_from(at.0 / 1000).ok(), nanos: Some(0) }
 }
 
-fn resources(quantities: &HashMap<String, core::Quantity>) -> Resources {
+fn resources(quantities: &BTreeMap<String, core::Quantity>) -> Resources {
     quantities.iter().filter_map(|(name, quantity)| Some((name.clone(), amount(name, quantity.string())?))).collect()
 }
 
@@ -208,7 +208,7 @@ fn amount(name: &str, text: &str) -> Option<u64> {
     u64::try_from(digits.parse::<u64>().ok().map(u128::from)?.checked_mul(times * unit)?.div_ceil(over)).ok()
 }
 
-fn quantities(resources: &Resources) -> HashMap<String, core::Quantity> {
+fn quantities(resources: &Resources) -> BTreeMap<String, core::Quantity> {
     let text = |name: &str, amount: u64| if name == "cpu" { format!("{amount}m") } else { amount.to_string() };
     resources
         .iter()
