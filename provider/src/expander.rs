@@ -6,10 +6,14 @@ use serde::Serialize;
 
 use crate::{fleet::group::GroupId, timestamp::Timestamp};
 
+pub mod bought;
+pub mod packing;
+
 /// What one pod asks for, as far as choosing needs it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct PodAsk {
-    /// `metadata.uid`: the identity the purchase memory goes by.
+    /// `metadata.uid`: the identity the purchase memory goes by. Empty for a pod that CA made up (capacity buffers,
+    /// proactive scale-up): such a pod is never bound, so it is never remembered.
     pub uid: Arc<str>,
     /// `namespace/name`, for people.
     pub name: Arc<str>,
@@ -21,6 +25,8 @@ pub struct PodAsk {
     pub extended: BTreeMap<String, u64>,
     /// Required node labels (nodeSelector and single-valued required affinity), for GPU model and memory.
     pub selector: BTreeMap<String, String>,
+    /// GPU memory it must have more of, in MiB: required affinity `nvidia.com/gpu.memory Gt …`.
+    pub gpu_memory_over: Option<u64>,
 }
 
 /// One option of a `BestOptions` request.

@@ -1,0 +1,100 @@
+//! How many machines some pods need: first-fit in the order given, in integers. It is what CA's own estimator does,
+//! without the constraints that only a scheduler knows (anti-affinity, spread, DaemonSets), so it is a lower bound.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde::{Deserialize, Serialize};
+
+use super::PodAsk;
+use crate::fleet::group::Shape;
+
+/// What one machine of a group leaves for pods: allocatable, not capacity.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Room {
+    /// Thousandths of a CPU.
+    pub cpu_milli: u64,
+    /// Bytes.
+    pub memory: u64,
+    /// Most pods.
+    pub pods: u64,
+    /// Extended resources by name, whole units.
+    pub extended: BTreeMap<String, u64>,
+}
+
+impl Room {
+    /// The room on one machine of this shape.
+    #[must_use]
+    pub fn of(shape: &Shape) -> Self {
+        let extended = shape.gpus.iter().map(|gpus| (gpus.resource.clone(), u64::from(gpus.count))).collect();
+        Self {
+            cpu_milli: shape.cpu_milli.saturating_sub(shape.reserved_cpu_milli),
+            memory: shape.memory.saturating_sub(shape.reserved_memory),
+            pods: u64::from(shape.pods),
+            extended,
+        }
+    }
+
+    /// Takes the pod's share away; false, and nothing taken, when it does not fit. Only resources that the room knows
+    /// are looked at: one that it does not know (a MIG slice, say) is no reason to call a machine too small.
+    fn take(&mut self, pod: &PodAsk) -> bool {
+        let scarce = pod.extended.iter().any(|(name, asked)| self.extended.get(name).is_some_and(|left| left < asked));
+        if self.pods == 0 || self.cpu_milli < pod.cpu_milli || self.memory < pod.memory || scarce {
+            return false;
+        }
+        self.pods -= 1;
+        self.cpu_milli -= pod.cpu_milli;
+        self.memory -= pod.memory;
+        for (name, asked) in &pod.extended {
+            if let Some(left) = self.extended.get_mut(name) {
+                *left -= asked;
+            }
+        }
+        true
+    }
+}
+
+/// The machine each pod would land on, counted from 0, in the order of `pods`. At most `most` machines are opened;
+/// None stands for a pod that found no place.
+#[must_use]
+pub fn first_fit<'a>(pods: impl Iterator<Item = &'a PodAsk>, room: &Room, most: u32) -> Vec<Option<u32>> {
+    let mut machines: Vec<Room> = Vec::new();
+    // Machines only fill up, so a pod never fits below where its twin last landed.
+    let mut from: HashMap<(u64, u64, &BTreeMap<String, u64>), usize> = HashMap::new();
+    pods.map(|pod| {
+        let start = from.entry((pod.cpu_milli, pod.memory, &pod.extended)).or_default();
+        while *start < most as usize {
+            if *start == machines.len() {
+                machines.push(room.clone());
+            }
+            if machines[*start].take(pod) {
+                return u32::try_from(*start).ok();
+            }
+            *start += 1;
+        }
+        None
+    })
+    .collect()
+}
+
+/// The fewest machines that could hold all of them, by sums alone: cheap enough for every candidate of a question.
+#[must_use]
+pub fn least_machines<'a>(pods: impl Iterator<Item = &'a PodAsk>, room: &Room) -> u64 {
+    let (mut count, mut cpu, mut memory) = (0_u64, 0_u64, 0_u64);
+    let mut extended: BTreeMap<&str, u64> = BTreeMap::new();
+    for pod in pods {
+        count += 1;
+        cpu = cpu.saturating_add(pod.cpu_milli);
+        memory = memory.saturating_add(pod.memory);
+        for (name, asked) in &pod.extended {
+            let sum = extended.entry(name).or_default();
+            *sum = sum.saturating_add(*asked);
+        }
+    }
+    let machines = |asked: u64, each: u64| if each == 0 { 0 } else { asked.div_ceil(each) };
+    let scarcest =
+        extended.iter().map(|(name, asked)| machines(*asked, room.extended.get(*name).copied().unwrap_or(0)));
+    scarcest
+        .chain([machines(count, room.pods), machines(cpu, room.cpu_milli), machines(memory, room.memory)])
+        .max()
+        .unwrap_or(0)
+}
