@@ -7,7 +7,7 @@ pub mod quantity;
 macro_rules! contract {
     ($(#[$doc:meta])* $name:ident, $package:literal) => {
         $(#[$doc])*
-        #[allow(missing_docs, clippy::all, clippy::pedantic, unreachable_pub, reason = "generated from the .proto file")]
+        #[allow(missing_docs, clippy::all, clippy::pedantic, clippy::allow_attributes_without_reason, unreachable_pub, reason = "generated from the .proto file")]
         pub mod $name {
             tonic::include_proto!($package);
         }
