@@ -1,3 +1,178 @@
-//! What there is and what is on its way: groups, instances, the ledger of intents. Values only.
+//! What there is and what is on its way: groups, instances, the ledger of intents. Values only: the keeper changes its
+//! own copy through the transitions in [`ledger`] and [`listing`], and publishes clones that readers share.
 
 pub mod group;
+pub mod intents;
+pub mod ledger;
+pub mod listing;
+pub mod offering;
+pub mod prices;
+pub mod template;
+
+use std::{collections::BTreeMap, collections::HashMap, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+use windlass_proto::core::Node;
+
+use crate::{
+    fleet::{
+        group::{Group, GroupId, InstanceId, InstanceState},
+        intents::{Intent, IntentId, Placeholder},
+    },
+    timestamp::Timestamp,
+};
+
+/// One machine, and what we know of it beyond the cloud's word.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct InstanceView {
+    /// Equals the node's `spec.providerID`.
+    pub id: InstanceId,
+    /// How far the cloud says it has come.
+    pub state: InstanceState,
+    /// The zone it is in.
+    pub zone: String,
+    /// The client token of the launch that made it, where the cloud keeps one.
+    pub token: Option<String>,
+    /// The intent it came of; None for a machine that something else made.
+    pub intent: Option<IntentId>,
+    /// When this process first heard of it.
+    pub first_seen: Timestamp,
+    /// When CA first showed it to us as a real Node; None before.
+    pub registered_at: Option<Timestamp>,
+    /// CA asked us to end it: no longer part of the target.
+    pub doomed: bool,
+    /// A listing has shown it (a launch may name a machine before any listing does).
+    pub listed: bool,
+}
+
+impl InstanceView {
+    /// Whether it counts towards the target: there, and not on its way out.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        !self.doomed && self.state != InstanceState::Deleting
+    }
+}
+
+/// A group with everything in it and everything on its way to it.
+#[derive(Clone, Debug)]
+pub struct GroupView {
+    /// The group, with the configuration's overrides applied.
+    pub group: Group,
+    /// Its machines, by id.
+    pub instances: Vec<InstanceView>,
+    /// What was asked for, oldest first; kept until every machine of it is a Node or gone.
+    pub intents: Vec<Intent>,
+    /// What CA is told: live machines, plus what is on its way, plus refused places that are still shown.
+    pub target: u32,
+    /// The Node that a new machine of this group would be.
+    pub template: Arc<Node>,
+    /// The same as bytes, ready for the wire.
+    pub template_bytes: Arc<[u8]>,
+}
+
+impl GroupView {
+    /// Machines that count towards the target.
+    #[must_use]
+    pub fn live(&self) -> u32 {
+        count(self.instances.iter().filter(|instance| instance.is_live()))
+    }
+
+    /// Machines on their way out that are still there.
+    #[must_use]
+    pub fn deleting(&self) -> u32 {
+        count(self.instances.iter().filter(|instance| !instance.is_live()))
+    }
+
+    /// Machines asked for that may still come.
+    #[must_use]
+    pub fn waiting(&self) -> u32 {
+        self.intents.iter().map(Intent::waiting).sum()
+    }
+
+    /// Machines refused and still shown.
+    #[must_use]
+    pub fn refused(&self) -> u32 {
+        self.intents.iter().map(Intent::refused).sum()
+    }
+
+    /// The machine of that id.
+    #[must_use]
+    pub fn instance(&self, id: &str) -> Option<&InstanceView> {
+        let at = self.instances.binary_search_by(|instance| instance.id.as_str().cmp(id)).ok()?;
+        self.instances.get(at)
+    }
+
+    /// What is not there, as CA is to see it.
+    pub fn placeholders(&self) -> impl Iterator<Item = Placeholder> + '_ {
+        self.intents.iter().flat_map(Intent::placeholders)
+    }
+
+    fn intent_mut(&mut self, id: &IntentId) -> Option<&mut Intent> {
+        self.intents.iter_mut().find(|intent| intent.id == *id)
+    }
+
+    fn instance_mut(&mut self, id: &str) -> Option<&mut InstanceView> {
+        let at = self.instances.binary_search_by(|instance| instance.id.as_str().cmp(id)).ok()?;
+        self.instances.get_mut(at)
+    }
+
+    /// The one place where the target is computed.
+    fn settle(&mut self) {
+        self.target = self.live() + self.waiting() + self.refused();
+    }
+}
+
+fn count<T>(items: impl Iterator<Item = T>) -> u32 {
+    u32::try_from(items.count()).unwrap_or(u32::MAX)
+}
+
+/// A machine that was there once: asking to delete it again is no error, and is not counted twice.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Gone {
+    group: GroupId,
+    at: Timestamp,
+}
+
+/// Everything there is. Cloning it copies a few pointers per group.
+#[derive(Clone, Debug, Default)]
+pub struct Fleet {
+    groups: BTreeMap<GroupId, Arc<GroupView>>,
+    members: Arc<HashMap<InstanceId, GroupId>>,
+    gone: Arc<BTreeMap<InstanceId, Gone>>,
+    /// What a state file said of groups that no listing has shown yet.
+    unplaced: ledger::Saved,
+}
+
+impl Fleet {
+    /// Every group, in order of id.
+    pub fn groups(&self) -> impl ExactSizeIterator<Item = &Arc<GroupView>> {
+        self.groups.values()
+    }
+
+    /// The group of that id.
+    #[must_use]
+    pub fn group(&self, id: &str) -> Option<&Arc<GroupView>> {
+        self.groups.get(id)
+    }
+
+    /// The group that a machine or a placeholder of that id belongs to.
+    #[must_use]
+    pub fn group_of(&self, instance: &str) -> Option<&Arc<GroupView>> {
+        let group = match self.members.get(instance) {
+            Some(group) => group.as_str(),
+            None => intents::parse_placeholder(instance)?.0,
+        };
+        self.group(group)
+    }
+
+    /// Changes one group and brings its target up to date.
+    fn change<T>(&mut self, group: &str, change: impl FnOnce(&mut GroupView) -> T) -> Option<T> {
+        let view = Arc::make_mut(self.groups.get_mut(group)?);
+        let answer = change(view);
+        view.settle();
+        Some(answer)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,194 @@
+//! What a listing of the cloud changes: machines come, move on and go; asked-for machines turn into real ones. What a
+//! listing began too early to know of is kept.
+
+use std::{collections::BTreeMap, collections::HashMap, sync::Arc, time::Duration};
+
+use prost::Message as _;
+
+use crate::{
+    cloud::Listed,
+    fleet::{
+        Fleet, Gone, GroupView, InstanceView,
+        group::{Group, GroupId, Instance, InstanceId, Overrides},
+        intents::IntentId,
+        ledger::Event,
+        template::{self, Dialect},
+    },
+    timestamp::Timestamp,
+};
+
+/// A machine that a launch named and no listing shows yet is believed for that long: clouds' lists lag behind their
+/// answers.
+const UNLISTED_KEPT: Duration = Duration::from_secs(30);
+
+/// How a listing is to be read.
+#[derive(Clone, Copy, Debug)]
+pub struct Reading<'a> {
+    /// When the listing was asked for; it cannot know of anything later.
+    pub begun: Timestamp,
+    /// Now.
+    pub now: Timestamp,
+    /// How nodes are labelled.
+    pub dialect: &'a Dialect,
+    /// The configuration's word on single groups, over the cloud's.
+    pub overrides: &'a BTreeMap<String, Overrides>,
+}
+
+impl Fleet {
+    /// Takes a whole listing in. Groups that are not in it are gone, with everything that was asked of them.
+    pub fn listed(&mut self, listing: Vec<Listed>, reading: Reading<'_>) -> Vec<Event> {
+        let mut old = std::mem::take(&mut self.groups);
+        let mut events = Vec::new();
+        let mut gone = Vec::new();
+        for Listed { mut group, instances } in listing {
+            if let Some(overrides) = reading.overrides.get(group.id.as_str()) {
+                group.overrides = merged(overrides, &group.overrides);
+            }
+            let id = group.id.clone();
+            let known = old.remove(id.as_str());
+            let mut view = self.renewed(known.as_deref(), group, reading.dialect);
+            let left = take_in(&mut view, known.as_deref(), instances, reading);
+            for instance in left {
+                events.extend(farewell(&mut view, &instance));
+                gone.push((instance.id, id.clone()));
+            }
+            for instance in view.instances.iter_mut().filter(|instance| self.unplaced.doomed.remove(&instance.id)) {
+                instance.doomed = true;
+            }
+            view.settle();
+            // What is as it was stays the same allocation: a quiet refresh costs no memory.
+            let same = known.filter(|known| same(known, &view));
+            self.groups.insert(id, same.unwrap_or_else(|| Arc::new(view)));
+        }
+        for view in old.values() {
+            events.extend(view.intents.iter().flat_map(|intent| {
+                let machines = intent.waiting();
+                (machines > 0).then(|| Event::Cancelled { intent: intent.id.clone(), machines })
+            }));
+        }
+        self.reindex(gone, reading.now);
+        events
+    }
+
+    /// The view as it was with the group as it is now; or a new one, with what a state file knew of it.
+    fn renewed(&mut self, known: Option<&GroupView>, group: Group, dialect: &Dialect) -> GroupView {
+        match known {
+            Some(known) if known.group == group => {
+                GroupView { instances: Vec::new(), group, ..known.clone() }
+            }
+            _ => {
+                let mut intents = known.map(|known| known.intents.clone()).unwrap_or_default();
+                intents.extend(self.unplaced.intents.extract_if(.., |intent| intent.group == group.id));
+                let template = template::node(&group, dialect);
+                let template_bytes = template.encode_to_vec().into();
+                let template = Arc::new(template);
+                GroupView { group, instances: Vec::new(), intents, target: 0, template, template_bytes }
+            }
+        }
+    }
+
+    fn reindex(&mut self, gone: Vec<(InstanceId, GroupId)>, now: Timestamp) {
+        let count: usize = self.groups.values().map(|view| view.instances.len()).sum();
+        let known = |view: &GroupView| view.instances.iter().all(|it| self.members.get(&it.id) == Some(&view.group.id));
+        if count != self.members.len() || !self.groups.values().all(|view| known(view)) {
+            let members = |view: &Arc<GroupView>| {
+                let group = view.group.id.clone();
+                view.instances.iter().map(move |it| (it.id.clone(), group.clone())).collect::<Vec<_>>()
+            };
+            self.members = Arc::new(self.groups.values().flat_map(members).collect::<HashMap<_, _>>());
+        }
+        if !gone.is_empty() {
+            let gone = gone.into_iter().map(|(id, group)| (id, Gone { group, at: now }));
+            Arc::make_mut(&mut self.gone).extend(gone);
+        }
+    }
+}
+
+/// Each of ours over each of theirs.
+fn merged(ours: &Overrides, theirs: &Overrides) -> Overrides {
+    Overrides {
+        scale_down_utilization_threshold: ours
+            .scale_down_utilization_threshold
+            .or(theirs.scale_down_utilization_threshold),
+        scale_down_gpu_utilization_threshold: ours
+            .scale_down_gpu_utilization_threshold
+            .or(theirs.scale_down_gpu_utilization_threshold),
+        scale_down_unneeded_time: ours.scale_down_unneeded_time.or(theirs.scale_down_unneeded_time),
+        scale_down_unready_time: ours.scale_down_unready_time.or(theirs.scale_down_unready_time),
+        max_node_provision_time: ours.max_node_provision_time.or(theirs.max_node_provision_time),
+        zero_or_max_node_scaling: ours.zero_or_max_node_scaling.or(theirs.zero_or_max_node_scaling),
+        ignore_daemon_sets_utilization: ours.ignore_daemon_sets_utilization.or(theirs.ignore_daemon_sets_utilization),
+    }
+}
+
+/// Fills `view` with the listed machines and those the listing could not know of. Returns those that are gone.
+fn take_in(
+    view: &mut GroupView,
+    known: Option<&GroupView>,
+    listed: Vec<Instance>,
+    reading: Reading<'_>,
+) -> Vec<InstanceView> {
+    let mut instances: BTreeMap<InstanceId, InstanceView> = BTreeMap::new();
+    for Instance { id, state, zone, token } in listed {
+        let before = known.and_then(|known| known.instance(id.as_str())).cloned();
+        let mut instance = before.unwrap_or_else(|| newcomer(id, reading.now));
+        instance.state = state;
+        instance.zone = zone;
+        instance.token = token.or(instance.token);
+        instance.listed = true;
+        if instance.intent.is_none() {
+            instance.intent = tie(view, &instance);
+        }
+        instances.insert(instance.id.clone(), instance);
+    }
+    let mut left = Vec::new();
+    for instance in known.iter().flat_map(|known| &known.instances) {
+        if instances.contains_key(&instance.id) {
+            continue;
+        }
+        if !instance.listed && reading.begun <= instance.first_seen + UNLISTED_KEPT {
+            instances.insert(instance.id.clone(), instance.clone());
+        } else {
+            left.push(instance.clone());
+        }
+    }
+    view.instances = instances.into_values().collect();
+    left
+}
+
+fn newcomer(id: InstanceId, now: Timestamp) -> InstanceView {
+    InstanceView {
+        id,
+        state: crate::fleet::group::InstanceState::Creating,
+        zone: String::new(),
+        token: None,
+        intent: None,
+        first_seen: now,
+        registered_at: None,
+        doomed: false,
+        listed: true,
+    }
+}
+
+/// Finds the intent a new machine came of: by its token; without one, the oldest that still waits for an answer.
+fn tie(view: &mut GroupView, instance: &InstanceView) -> Option<IntentId> {
+    let named = instance.token.as_deref().map(IntentId::of_token);
+    let is_mine = |intent: &&mut crate::fleet::intents::Intent| match &named {
+        Some(named) => intent.id == *named,
+        None => intent.in_flight(),
+    };
+    let intent = view.intents.iter_mut().find(is_mine)?;
+    intent.attach(&instance.id, instance.token.as_deref());
+    Some(intent.id.clone())
+}
+
+/// A machine that is no longer there frees its place, and what was bought with it unless that was freed before.
+fn farewell(view: &mut GroupView, instance: &InstanceView) -> Option<Event> {
+    let intent = view.intent_mut(instance.intent.as_ref()?)?;
+    intent.forget(&instance.id);
+    (!instance.doomed).then(|| Event::Cancelled { intent: intent.id.clone(), machines: 1 })
+}
+
+fn same(old: &GroupView, new: &GroupView) -> bool {
+    old.group == new.group && old.instances == new.instances && old.intents == new.intents
+}

@@ -1,0 +1,157 @@
+//! What was refused lately, by (instance type, zone, market) and by group, and until when it is better left alone.
+//! A stock-out met by one group holds for every group that buys the same thing in the same place.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    fleet::group::{Group, Market, Refusal, RefusalClass},
+    timestamp::Timestamp,
+};
+
+/// How long a refusal is remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct Backoff {
+    /// After the first refusal.
+    #[serde(with = "crate::fleet::group::seconds::required")]
+    pub initial_backoff: Duration,
+    /// It doubles with each further one, up to this.
+    #[serde(with = "crate::fleet::group::seconds::required")]
+    pub max_backoff: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self { initial_backoff: Duration::from_secs(60), max_backoff: Duration::from_secs(30 * 60) }
+    }
+}
+
+/// What a refusal is remembered under; text, because the memory is kept as JSON. Built by [`offering`] and [`group`].
+type Key = String;
+
+/// One thing that was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Memory {
+    why: String,
+    /// How often in a row.
+    times: u32,
+    until: Timestamp,
+}
+
+/// Why a group is better left alone, and until when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shunned {
+    /// A sentence for people.
+    pub why: String,
+    /// From then on one machine may be asked for, as a probe.
+    pub until: Timestamp,
+}
+
+/// The memory of refusals.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offerings {
+    /// How long things are remembered.
+    #[serde(skip)]
+    pub backoff: Backoff,
+    refused: BTreeMap<Key, Memory>,
+}
+
+impl Offerings {
+    /// An empty memory.
+    #[must_use]
+    pub fn new(backoff: Backoff) -> Self {
+        Self { backoff, refused: BTreeMap::new() }
+    }
+
+    /// A cloud said no to a machine of this group; `zone` where it named one, else all of the group's zones are meant.
+    /// A throttled call says nothing about capacity and is not remembered.
+    pub fn note_refusal(&mut self, of: &Group, zone: Option<&str>, refusal: &Refusal, now: Timestamp) {
+        let why = format!("{}: {}", refusal.code, refusal.message);
+        match refusal.class {
+            RefusalClass::NoCapacity | RefusalClass::Quota => {
+                for place in of.zones.iter().filter(|place| zone.is_none_or(|zone| zone == *place)) {
+                    self.note(offering(&of.shape.instance_type, place, of.market), why.clone(), now);
+                }
+            }
+            RefusalClass::Configuration | RefusalClass::Permission => self.note(group(of), why, now),
+            RefusalClass::Throttled => {}
+        }
+    }
+
+    /// A machine of this group ran and never became a Node.
+    pub fn note_never_registered(&mut self, of: &Group, now: Timestamp) {
+        self.note(group(of), "its machines start but never register as nodes".to_owned(), now);
+    }
+
+    /// The cloud gave what was asked: the offering is there again. Says nothing of whether the machine registers.
+    pub fn note_launched(&mut self, of: &Group) {
+        for zone in &of.zones {
+            self.refused.remove(&offering(&of.shape.instance_type, zone, of.market));
+        }
+    }
+
+    /// A machine of this group became a Node: nothing bad is known of the group any more.
+    pub fn note_success(&mut self, of: &Group, _now: Timestamp) {
+        self.note_launched(of);
+        self.refused.remove(&group(of));
+    }
+
+    /// Whether the group is better left alone now: something is wrong with the group itself, or every one of its zones
+    /// refused lately.
+    #[must_use]
+    pub fn shunned(&self, of: &Group, now: Timestamp) -> Option<Shunned> {
+        let active = |memory: &&Memory| memory.until > now;
+        let shunned = |memory: &Memory| Shunned { why: memory.why.clone(), until: memory.until };
+        if let Some(memory) = self.refused.get(&group(of)).filter(active) {
+            return Some(shunned(memory));
+        }
+        let zones: Option<Vec<&Memory>> = self.zones(of).map(|memory| memory.filter(active)).collect();
+        zones?.into_iter().min_by_key(|memory| memory.until).map(shunned)
+    }
+
+    /// Whether the next machine of this group is a probe, to be asked for alone: it was refused before and nothing has
+    /// come since.
+    #[must_use]
+    pub fn on_probation(&self, of: &Group) -> bool {
+        self.refused.contains_key(&group(of)) || self.zones(of).all(|memory| memory.is_some())
+    }
+
+    /// Forgets what nobody has refused again for long: a probe then says nothing new.
+    pub fn expire(&mut self, now: Timestamp) {
+        let keep = self.backoff.max_backoff;
+        self.refused.retain(|_, memory| memory.until + keep > now);
+    }
+
+    fn zones<'a>(&'a self, of: &'a Group) -> impl Iterator<Item = Option<&'a Memory>> {
+        of.zones.iter().map(|zone| self.refused.get(&offering(&of.shape.instance_type, zone, of.market)))
+    }
+
+    /// Refusals that arrive while the thing is left alone anyway are the tail of the same event and count once.
+    fn note(&mut self, key: Key, why: String, now: Timestamp) {
+        let Backoff { initial_backoff, max_backoff } = self.backoff;
+        let memory = self.refused.entry(key).or_insert(Memory { why: String::new(), times: 0, until: now });
+        if memory.times == 0 || memory.until <= now {
+            let factor = 2_u32.saturating_pow(memory.times);
+            memory.times = memory.times.saturating_add(1);
+            memory.until = now + initial_backoff.saturating_mul(factor).min(max_backoff);
+        }
+        memory.why = why;
+    }
+}
+
+fn offering(instance_type: &str, zone: &str, market: Market) -> Key {
+    let market = match market {
+        Market::Spot => "spot",
+        Market::OnDemand => "on-demand",
+    };
+    format!("offering {instance_type} {zone} {market}")
+}
+
+fn group(of: &Group) -> Key {
+    format!("group {}", of.id)
+}
+
+#[cfg(test)]
+mod tests;

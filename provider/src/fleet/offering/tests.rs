@@ -1,0 +1,64 @@
+//! The memory of refusals, against the clock.
+
+use super::*;
+use crate::fleet::tests::{group, refusal};
+
+const MINUTE: u64 = 60_000;
+
+#[test]
+fn a_refusal_is_remembered_for_every_group_that_buys_the_same_and_longer_each_time() {
+    let mut offerings = Offerings::default();
+    let (a, b) = (group("a", 0, 9), group("b", 0, 9));
+    let mut now = Timestamp(0);
+    for minutes in [1, 2, 4, 8, 16, 30, 30] {
+        offerings.note_refusal(&a, None, &refusal(), now);
+        offerings.note_refusal(&b, None, &refusal(), now);
+        let until = Timestamp(now.0 + minutes * MINUTE);
+        assert_eq!(offerings.shunned(&b, now).map(|it| it.until), Some(until), "{minutes}");
+        assert_eq!(offerings.shunned(&b, until), None);
+        assert!(offerings.on_probation(&b));
+        now = until;
+    }
+    let other = Group { market: Market::OnDemand, ..group("c", 0, 9) };
+    assert_eq!((offerings.shunned(&other, Timestamp(0)), offerings.on_probation(&other)), (None, false));
+    offerings.note_launched(&a);
+    assert_eq!((offerings.shunned(&b, Timestamp(0)), offerings.on_probation(&b)), (None, false));
+}
+
+#[test]
+fn one_good_zone_is_enough() {
+    let mut offerings = Offerings::default();
+    let wide = Group { zones: vec!["x".to_owned(), "y".to_owned()], ..group("w", 0, 9) };
+    offerings.note_refusal(&wide, Some("x"), &refusal(), Timestamp(0));
+    assert_eq!(offerings.shunned(&wide, Timestamp(1)), None);
+    offerings.note_refusal(&wide, Some("y"), &refusal(), Timestamp(1));
+    assert_eq!(offerings.shunned(&wide, Timestamp(1)).map(|it| it.until), Some(Timestamp(MINUTE)));
+}
+
+#[test]
+fn machines_that_never_register_are_the_groups_own_fault_and_a_launch_proves_nothing() {
+    let mut offerings = Offerings::default();
+    let (a, b) = (group("a", 0, 9), group("b", 0, 9));
+    offerings.note_never_registered(&a, Timestamp(0));
+    offerings.note_launched(&a);
+    assert!(offerings.shunned(&a, Timestamp(1)).is_some_and(|it| it.why.contains("never register")));
+    assert_eq!(offerings.shunned(&b, Timestamp(1)), None);
+    offerings.note_success(&a, Timestamp(2));
+    assert_eq!((offerings.shunned(&a, Timestamp(2)), offerings.on_probation(&a)), (None, false));
+}
+
+#[test]
+fn throttling_is_not_a_refusal_and_old_ones_are_forgotten() {
+    let mut offerings = Offerings::default();
+    let a = group("a", 0, 9);
+    offerings.note_refusal(&a, None, &Refusal { class: RefusalClass::Throttled, ..refusal() }, Timestamp(0));
+    assert!(!offerings.on_probation(&a));
+    for class in [RefusalClass::Permission, RefusalClass::Configuration, RefusalClass::Quota] {
+        offerings.note_refusal(&a, None, &Refusal { class, ..refusal() }, Timestamp(0));
+        assert!(offerings.shunned(&a, Timestamp(1)).is_some(), "{class:?}");
+    }
+    let saved = serde_json::to_string(&offerings).unwrap();
+    assert_eq!(serde_json::from_str::<Offerings>(&saved).unwrap(), offerings);
+    offerings.expire(Timestamp(32 * MINUTE));
+    assert!(!offerings.on_probation(&a));
+}

@@ -1,0 +1,81 @@
+//! What an hour costs: of a node, found by its labels, and of a pod, at the cheapest rates the groups imply.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use crate::fleet::{
+    GroupView,
+    group::{Group, Market},
+    template::Dialect,
+};
+
+/// What one GiB of memory costs against one CPU, in thousandths: the ratio of Google's published per-unit prices
+/// (0.004446 against 0.033174 USD per hour for N1), close to what other clouds' machine types imply.
+const MEMORY_PER_CPU_MILLI: u64 = 134;
+const GIB: u64 = 1 << 30;
+
+/// Millionths of a US dollar per hour.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rates {
+    /// One CPU.
+    pub cpu: u64,
+    /// One GiB of memory.
+    pub memory: u64,
+    /// One GPU.
+    pub gpu: u64,
+}
+
+/// What a machine with these labels costs per hour, in millionths of a US dollar: that of the group with the same
+/// instance type, market and, where the labels say it, zone; the first by name if several are. None when no priced
+/// group is like it.
+#[must_use]
+pub fn node_price<'a>(
+    labels: &BTreeMap<String, String>,
+    groups: impl Iterator<Item = &'a Arc<GroupView>>,
+    dialect: &Dialect,
+) -> Option<u64> {
+    let instance_type = labels.get("node.kubernetes.io/instance-type")?;
+    let market = match labels.get(&dialect.capacity_label) {
+        Some(text) if *text == dialect.spot => Some(Market::Spot),
+        Some(text) if *text == dialect.on_demand => Some(Market::OnDemand),
+        _ => None,
+    };
+    let zone = labels.get("topology.kubernetes.io/zone");
+    let alike = |group: &Group| {
+        group.shape.instance_type == *instance_type
+            && market.is_none_or(|market| market == group.market)
+            && zone.is_none_or(|zone| group.zones.contains(zone))
+    };
+    groups.filter(|view| alike(&view.group)).find_map(|view| view.group.price_micros)
+}
+
+/// The cheapest rates that the priced groups imply; None when no group has a price.
+#[must_use]
+pub fn rates<'a>(groups: impl Iterator<Item = &'a Arc<GroupView>> + Clone) -> Option<Rates> {
+    let priced = groups.filter_map(|view| Some((&view.group, view.group.price_micros?)));
+    let plain = priced.clone().filter(|(group, _)| group.shape.gpus.is_none());
+    let cpu = plain.filter_map(|(group, price)| price.saturating_mul(1000).checked_div(cpu_equivalents(group))).min();
+    let gpus = priced.clone().filter_map(|(group, price)| {
+        let gpus = group.shape.gpus.as_ref()?;
+        let rest = cpu.unwrap_or(0).saturating_mul(cpu_equivalents(group)) / 1000;
+        price.saturating_sub(rest).checked_div(u64::from(gpus.count))
+    });
+    let (cpu, gpu) = (cpu.unwrap_or(0), gpus.min().unwrap_or(0));
+    priced.clone().next().map(|_| Rates { cpu, memory: cpu * MEMORY_PER_CPU_MILLI / 1000, gpu })
+}
+
+/// A machine's CPU and memory in thousandths of a CPU's worth.
+fn cpu_equivalents(group: &Group) -> u64 {
+    group.shape.cpu_milli + (group.shape.memory / GIB).saturating_mul(MEMORY_PER_CPU_MILLI)
+}
+
+/// What a pod costs per hour, in millionths of a US dollar.
+#[must_use]
+pub fn pod_price(rates: Rates, cpu_milli: u64, memory: u64, gpus: u64) -> u64 {
+    let memory = u128::from(memory) * u128::from(rates.memory) / u128::from(GIB);
+    (rates.cpu.saturating_mul(cpu_milli) / 1000)
+        .saturating_add(u64::try_from(memory).unwrap_or(u64::MAX))
+        .saturating_add(rates.gpu.saturating_mul(gpus))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,372 @@
+//! The fleet through its transitions: tables for each rule, and one property over random interleavings.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::{
+    Fleet,
+    group::{Group, Instance, InstanceId, InstanceState, Market, Overrides, Refusal, RefusalClass, Shape},
+    intents::IntentId,
+    ledger::{Denied, Event, Named},
+    listing::Reading,
+    template::Dialect,
+};
+use crate::{
+    cloud::{Launch, Launched, Listed},
+    timestamp::Timestamp,
+};
+
+pub(crate) fn group(id: &str, min: u32, max: u32) -> Group {
+    Group {
+        id: id.into(),
+        min,
+        max,
+        market: Market::Spot,
+        region: "eu-west-1".to_owned(),
+        zones: vec!["eu-west-1a".to_owned()],
+        shape: Shape {
+            instance_type: "g5.xlarge".to_owned(),
+            arch: "amd64".to_owned(),
+            cpu_milli: 4000,
+            memory: 16 << 30,
+            ephemeral_storage: 80 << 30,
+            pods: 58,
+            reserved_cpu_milli: 80,
+            reserved_memory: 1 << 30,
+            gpus: Some(crate::fleet::group::Gpus {
+                model: "nvidia-a10g".to_owned(),
+                count: 1,
+                memory_mib: 24_576,
+                resource: "nvidia.com/gpu".to_owned(),
+            }),
+        },
+        labels: BTreeMap::new(),
+        taints: Vec::new(),
+        price_micros: Some(400_000),
+        overrides: Overrides::default(),
+        warnings: Vec::new(),
+    }
+}
+
+pub(crate) fn refusal() -> Refusal {
+    let message = "no machine of this kind is free".to_owned();
+    Refusal { class: RefusalClass::NoCapacity, code: "no-capacity".to_owned(), message }
+}
+
+fn running(id: &str, token: Option<&str>) -> Instance {
+    let token = token.map(str::to_owned);
+    Instance { id: id.into(), state: InstanceState::Running, zone: "eu-west-1a".to_owned(), token }
+}
+
+/// A fleet of one group `g` with these machines.
+fn fleet(min: u32, max: u32, ids: &[&str]) -> Fleet {
+    let mut fleet = Fleet::default();
+    list(&mut fleet, group("g", min, max), ids.iter().map(|id| running(id, None)).collect(), 0);
+    fleet
+}
+
+fn list(fleet: &mut Fleet, group: Group, instances: Vec<Instance>, at: u64) -> Vec<Event> {
+    let (now, dialect) = (Timestamp(at), Dialect::aws());
+    let reading = Reading { begun: now, now, dialect: &dialect, overrides: &BTreeMap::new() };
+    fleet.listed(vec![Listed { group, instances }], reading)
+}
+
+fn intent(count: u64) -> IntentId {
+    IntentId::new(count, Timestamp(0))
+}
+
+fn named(id: &str) -> Named {
+    Named { id: id.to_owned(), fake: false }
+}
+
+fn fake(id: &str) -> Named {
+    Named { id: id.to_owned(), fake: true }
+}
+
+fn target(fleet: &Fleet) -> u32 {
+    fleet.group("g").unwrap().target
+}
+
+fn placeholders(fleet: &Fleet) -> Vec<(String, Option<String>)> {
+    let view = fleet.group("g").unwrap();
+    view.placeholders().map(|it| (it.id.to_string(), it.refusal.map(|refusal| refusal.code))).collect()
+}
+
+#[test]
+fn an_increase_shows_at_once_and_a_machine_takes_its_place() {
+    let mut fleet = fleet(0, 5, &["a"]);
+    assert_eq!(fleet.may_increase("g", 2), Ok(2));
+    fleet.increase("g", 2, intent(1), Timestamp(1));
+    assert_eq!(target(&fleet), 3);
+    let launch = fleet.next_launch("g", &intent(1), 9).unwrap();
+    assert_eq!((launch.count, launch.token.as_str()), (2, "w-1-0"));
+    assert_eq!(fleet.next_launch("g", &intent(1), 9), None);
+    let answer = Launched { instances: vec![running("b", None)], refused: vec![(1, refusal())] };
+    let events = fleet.launched(&launch, &answer, Timestamp(2));
+    assert_eq!(events, [Event::Refused { group: "g".into(), intent: intent(1), machines: 1 }]);
+    assert_eq!(target(&fleet), 3, "the refused place counts until CA has seen it");
+    assert_eq!(placeholders(&fleet), [("windlass://g/w-1-0/1".to_owned(), Some("no-capacity".to_owned()))]);
+    assert_eq!(fleet.group_of("b").unwrap().group.id.as_str(), "g");
+    assert_eq!(fleet.group_of("windlass://g/w-1-0/1").unwrap().group.id.as_str(), "g");
+    let deletion = fleet.delete("g", &[fake("windlass://g/w-1-0/1")]).unwrap();
+    assert_eq!((deletion.terminate.len(), deletion.events.len(), target(&fleet)), (0, 0, 2));
+    assert!(placeholders(&fleet).is_empty());
+}
+
+#[test]
+fn sizes_that_make_no_sense_change_nothing() {
+    let mut fleet = fleet(1, 3, &["a", "b"]);
+    assert!(matches!(fleet.may_increase("x", 1), Err(Denied::UnknownGroup(_))));
+    for delta in [0, -1, i32::MIN] {
+        assert!(matches!(fleet.may_increase("g", delta), Err(Denied::BadDelta { .. })), "{delta}");
+    }
+    for delta in [2, i32::MAX] {
+        assert!(matches!(fleet.may_increase("g", delta), Err(Denied::AboveMax { .. })), "{delta}");
+    }
+    for delta in [0, 1, i32::MAX] {
+        assert!(matches!(fleet.decrease("g", delta), Err(Denied::BadDelta { .. })), "{delta}");
+    }
+    fleet.increase("g", 1, intent(1), Timestamp(1));
+    for delta in [-2, i32::MIN] {
+        assert!(matches!(fleet.decrease("g", delta), Err(Denied::BelowExisting { open: 1, .. })), "{delta}");
+    }
+    assert_eq!(target(&fleet), 3);
+    assert_eq!(fleet.decrease("g", -1), Ok(vec![Event::Cancelled { intent: intent(1), machines: 1 }]));
+    assert_eq!((target(&fleet), fleet.group("g").unwrap().instances.len()), (2, 2));
+}
+
+#[test]
+fn deletion_is_exact_idempotent_and_whole() {
+    let mut fleet = fleet(1, 5, &["a", "b", "c"]);
+    for nodes in [vec![named("a"), named("foreign")], vec![named("a"), named("windlass://other/w-1-0/0")]] {
+        assert!(matches!(fleet.delete("g", &nodes), Err(Denied::Foreign { .. })));
+    }
+    assert!(matches!(fleet.delete("g", &[named("a"), named("b"), named("c")]), Err(Denied::BelowMin { .. })));
+    assert_eq!(target(&fleet), 3);
+    let deletion = fleet.delete("g", &[named("a"), named("a")]).unwrap();
+    assert_eq!(deletion.terminate, ["a".into()]);
+    assert_eq!(target(&fleet), 2);
+    assert!(fleet.delete("g", &[named("a")]).unwrap().terminate.is_empty(), "ending already");
+    list(&mut fleet, group("g", 1, 5), vec![running("b", None), running("c", None)], 1);
+    assert!(fleet.delete("g", &[named("a")]).unwrap().terminate.is_empty(), "gone already");
+    assert_eq!(target(&fleet), 2);
+    assert_eq!(fleet.delete("g", &[fake("b"), fake("c")]).unwrap().terminate.len(), 2, "fakes may break the minimum");
+    assert_eq!(target(&fleet), 0);
+    fleet.spared("g", &["b".into()]);
+    assert_eq!(target(&fleet), 1);
+}
+
+#[test]
+fn a_listing_that_runs_ahead_of_the_answer_counts_nothing_twice() {
+    for token in [Some("w-1-0"), None] {
+        let mut fleet = fleet(0, 5, &[]);
+        fleet.increase("g", 2, intent(1), Timestamp(1));
+        let launch = fleet.next_launch("g", &intent(1), 9).unwrap();
+        list(&mut fleet, group("g", 0, 5), vec![running("b", token)], 2);
+        assert_eq!(target(&fleet), 2, "{token:?}");
+        let answer = Launched { instances: vec![running("b", token), running("c", token)], refused: vec![] };
+        fleet.launched(&launch, &answer, Timestamp(3));
+        assert_eq!((target(&fleet), placeholders(&fleet).len()), (2, 0));
+        list(&mut fleet, group("g", 0, 5), vec![running("b", token)], 4);
+        assert_eq!(target(&fleet), 2, "a list may lag behind the answer");
+        let events = list(&mut fleet, group("g", 0, 5), vec![running("b", token)], 60_000);
+        assert_eq!((target(&fleet), events), (1, vec![Event::Cancelled { intent: intent(1), machines: 1 }]));
+    }
+}
+
+#[test]
+fn a_machine_tied_by_guess_is_let_go_when_the_answer_names_another() {
+    let mut fleet = fleet(0, 5, &[]);
+    fleet.increase("g", 1, intent(1), Timestamp(1));
+    let launch = fleet.next_launch("g", &intent(1), 9).unwrap();
+    list(&mut fleet, group("g", 0, 5), vec![running("stranger", None)], 2);
+    assert_eq!(target(&fleet), 1);
+    fleet.launched(&launch, &Launched { instances: vec![running("mine", None)], refused: vec![] }, Timestamp(3));
+    assert_eq!(target(&fleet), 2);
+}
+
+#[test]
+fn a_refused_probe_ends_what_was_to_follow_it() {
+    let mut fleet = fleet(0, 9, &[]);
+    fleet.increase("g", 4, intent(1), Timestamp(1));
+    let probe = fleet.next_launch("g", &intent(1), 1).unwrap();
+    assert_eq!(probe.count, 1);
+    let events = fleet.refused(&probe, refusal(), Timestamp(2));
+    assert_eq!(events, [Event::Refused { group: "g".into(), intent: intent(1), machines: 4 }]);
+    assert_eq!(fleet.next_launch("g", &intent(1), 9), None);
+    fleet.expire(Timestamp(60_000));
+    assert_eq!(target(&fleet), 4);
+    fleet.expire(Timestamp(122_000));
+    assert_eq!((target(&fleet), fleet.group("g").unwrap().intents.len()), (0, 0));
+}
+
+#[test]
+fn a_restart_goes_on_where_the_last_process_ended() {
+    let mut before = fleet(0, 9, &["a", "b"]);
+    before.increase("g", 3, intent(1), Timestamp(1));
+    let launch = before.next_launch("g", &intent(1), 2).unwrap();
+    before.delete("g", &[named("a")]).unwrap();
+    let saved = serde_json::to_string(&before.saved()).unwrap();
+    let mut after = Fleet::restore(serde_json::from_str(&saved).unwrap());
+    list(&mut after, group("g", 0, 9), vec![running("a", None), running("b", None), running("n", Some("w-1-0"))], 5);
+    assert_eq!(target(&after), 4);
+    assert_eq!(after.unanswered(), [Launch { group: "g".into(), count: 2, token: launch.token }]);
+    assert_eq!(after.next_launch("g", &intent(1), 9).unwrap().token, "w-1-0.2");
+    assert_eq!(after.doomed(), [("g".into(), vec!["a".into()])]);
+}
+
+#[test]
+fn a_machine_is_seen_once_and_overdue_until_then() {
+    let mut fleet = fleet(0, 9, &["old"]);
+    fleet.increase("g", 1, intent(1), Timestamp(1));
+    let launch = fleet.next_launch("g", &intent(1), 9).unwrap();
+    fleet.launched(&launch, &Launched { instances: vec![running("n", None)], refused: vec![] }, Timestamp(2));
+    assert_eq!(fleet.overdue(Timestamp(1)), []);
+    assert_eq!(fleet.overdue(Timestamp(2)), [("g".into(), vec!["n".into()])], "what others made is never reaped");
+    let news = Event::Registered { group: "g".into(), intent: Some(intent(1)) };
+    assert_eq!(fleet.seen("n", Timestamp(3)), Some(news));
+    assert_eq!((fleet.seen("n", Timestamp(4)), fleet.seen("nobody", Timestamp(4))), (None, None));
+    assert_eq!(fleet.overdue(Timestamp(9)), []);
+}
+
+/// One step of a random story. Numbers pick among what is there.
+#[derive(Clone, Debug)]
+enum Step {
+    Increase(u8),
+    Decrease(u8),
+    Delete(u8, bool),
+    DeletePlaceholder(u8),
+    Answer { refused: u8 },
+    Vanish(u8),
+    List,
+    Expire,
+    Restart,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        (1..5_u8).prop_map(Step::Increase),
+        (1..5_u8).prop_map(Step::Decrease),
+        (any::<u8>(), any::<bool>()).prop_map(|(pick, fake)| Step::Delete(pick, fake)),
+        any::<u8>().prop_map(Step::DeletePlaceholder),
+        (0..4_u8).prop_map(|refused| Step::Answer { refused }),
+        any::<u8>().prop_map(Step::Vanish),
+        Just(Step::List),
+        Just(Step::Expire),
+        Just(Step::Restart),
+    ]
+}
+
+/// The fleet beside a toy cloud that does what it is told, and a plain count of what the target has to be.
+struct Story {
+    fleet: Fleet,
+    cloud: BTreeMap<InstanceId, Instance>,
+    launches: Vec<Launch>,
+    tokens: bool,
+    clock: u64,
+    made: u64,
+}
+
+impl Story {
+    fn list(&mut self) {
+        self.clock += 40_000;
+        let instances = self.cloud.values().cloned().collect();
+        list(&mut self.fleet, group("g", 1, 12), instances, self.clock);
+    }
+
+    fn take(&mut self, step: &Step) {
+        self.clock += 1;
+        let (now, before) = (Timestamp(self.clock), target(&self.fleet));
+        let pick = |pick: u8, of: usize| usize::from(pick) % of.max(1);
+        match step {
+            Step::Increase(delta) => {
+                let Ok(count) = self.fleet.may_increase("g", i32::from(*delta)) else { return };
+                self.made += 1;
+                let id = IntentId::new(self.made, Timestamp(7));
+                self.fleet.increase("g", count, id.clone(), now);
+                assert_eq!(target(&self.fleet), before + count);
+                self.launches.extend(self.fleet.next_launch("g", &id, count));
+            }
+            Step::Decrease(delta) => {
+                let done = self.fleet.decrease("g", -i32::from(*delta)).is_ok();
+                assert_eq!(target(&self.fleet), before - if done { u32::from(*delta) } else { 0 });
+            }
+            Step::Delete(at, fake) => {
+                let Some(id) = self.cloud.keys().nth(pick(*at, self.cloud.len())).cloned() else { return };
+                let node = Named { id: id.to_string(), fake: *fake };
+                // A machine whose launch has no answer yet may not be known: then nothing may happen.
+                let Ok(deletion) = self.fleet.delete("g", &[node]) else { return assert_eq!(target(&self.fleet), before) };
+                assert_eq!(target(&self.fleet), before - u32::try_from(deletion.terminate.len()).unwrap());
+                assert!(deletion.terminate.iter().all(|it| *it == id), "only what was named");
+                for id in deletion.terminate {
+                    self.cloud.remove(&id);
+                }
+            }
+            Step::DeletePlaceholder(at) => {
+                let places = placeholders(&self.fleet);
+                let Some((id, _)) = places.get(pick(*at, places.len())) else { return };
+                assert!(self.fleet.delete("g", &[fake(id)]).unwrap().terminate.is_empty());
+                assert_eq!(target(&self.fleet), before - 1);
+            }
+            Step::Answer { refused } => self.answer(u32::from(*refused)),
+            Step::Vanish(at) => {
+                let Some(id) = self.cloud.keys().nth(pick(*at, self.cloud.len())).cloned() else { return };
+                self.cloud.remove(&id);
+            }
+            Step::List => self.list(),
+            Step::Expire => self.fleet.expire(now),
+            Step::Restart => {
+                self.fleet = Fleet::restore(self.fleet.saved());
+                self.list();
+                self.launches = self.fleet.unanswered();
+            }
+        }
+    }
+
+    /// The cloud carries a launch out; sometimes a listing sees it before its answer arrives.
+    fn answer(&mut self, refused: u32) {
+        let Some(launch) = self.launches.pop() else { return };
+        let refused = refused.min(launch.count);
+        let made: Vec<Instance> = (refused..launch.count)
+            .map(|n| running(&format!("{}-{n}", launch.token), self.tokens.then_some(launch.token.as_str())))
+            .collect();
+        self.cloud.extend(made.iter().map(|it| (it.id.clone(), it.clone())));
+        if refused % 2 == 1 && self.tokens {
+            self.list();
+        }
+        let answer = Launched { instances: made, refused: vec![(refused, refusal())] };
+        self.fleet.launched(&launch, &answer, Timestamp(self.clock));
+    }
+
+    fn check(&self) {
+        let view = self.fleet.group("g").unwrap();
+        let shown = u32::try_from(view.placeholders().count()).unwrap();
+        assert_eq!(view.target, view.live() + shown, "target = live + what is shown as not there");
+        assert!(view.instances.windows(2).all(|pair| pair[0].id < pair[1].id), "sorted, no duplicates");
+        for instance in &view.instances {
+            assert_eq!(self.fleet.group_of(instance.id.as_str()).unwrap().group.id.as_str(), "g");
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_target_stays_exact(steps in proptest::collection::vec(step(), 1..60), tokens: bool) {
+        let (fleet, cloud, launches) = (fleet(1, 12, &[]), BTreeMap::new(), Vec::new());
+        let mut story = Story { fleet, cloud, launches, tokens, clock: 0, made: 0 };
+        for step in &steps {
+            story.take(step);
+            story.check();
+        }
+        // When everything is said and listed, the target is what lives.
+        while !story.launches.is_empty() {
+            story.answer(0);
+        }
+        story.clock += 200_000;
+        story.fleet.expire(Timestamp(story.clock));
+        story.list();
+        story.check();
+        prop_assert_eq!(target(&story.fleet) as usize, story.cloud.len());
+    }
+}
