@@ -137,7 +137,7 @@ fn take_in(
         instance.token = token.or(instance.token);
         instance.listed = true;
         if instance.intent.is_none() {
-            instance.intent = tie(view, &instance);
+            instance.intent = tie(view, &instance, known.is_some());
         }
         instances.insert(instance.id.clone(), instance);
     }
@@ -170,12 +170,13 @@ fn newcomer(id: InstanceId, now: Timestamp) -> InstanceView {
     }
 }
 
-/// Finds the intent a new machine came of: by its token; without one, the oldest that still waits for an answer.
-fn tie(view: &mut GroupView, instance: &InstanceView) -> Option<IntentId> {
+/// Finds the intent a new machine came of: by its token; without one, the oldest that still waits for an answer, unless
+/// the machine may be new to this process alone.
+fn tie(view: &mut GroupView, instance: &InstanceView, may_guess: bool) -> Option<IntentId> {
     let named = instance.token.as_deref().map(IntentId::of_token);
     let is_mine = |intent: &&mut crate::fleet::intents::Intent| match &named {
         Some(named) => intent.id == *named,
-        None => intent.in_flight(),
+        None => may_guess && intent.in_flight(),
     };
     let intent = view.intents.iter_mut().find(is_mine)?;
     intent.attach(&instance.id, instance.token.as_deref());
