@@ -1,1 +1,3 @@
 //! The world, faked.
+
+pub mod caller;

@@ -163,8 +163,7 @@ impl Intent {
     #[must_use]
     pub fn unanswered(&self) -> Vec<Launch> {
         let open = |unit: &&Unit| unit.launch > 0 && unit.state == UnitState::Waiting;
-        let numbers: BTreeSet<u32> =
-            self.units.iter().filter(open).map(|unit| unit.launch).collect();
+        let numbers: BTreeSet<u32> = self.units.iter().filter(open).map(|unit| unit.launch).collect();
         numbers.into_iter().map(|number| self.launch(number)).collect()
     }
 

@@ -387,23 +387,27 @@ fn carry_out(
 fn add(view: &mut GroupView, instance: &Instance, intent: &IntentId, now: Timestamp) {
     match view.instances.binary_search_by(|known| known.id.cmp(&instance.id)) {
         Ok(at) => view.instances[at].intent = Some(intent.clone()),
-        Err(at) => view.instances.insert(at, InstanceView {
-            id: instance.id.clone(),
-            state: instance.state,
-            zone: instance.zone.clone(),
-            token: instance.token.clone(),
-            intent: Some(intent.clone()),
-            first_seen: now,
-            registered_at: None,
-            doomed: false,
-            listed: false,
-        }),
+        Err(at) => view.instances.insert(
+            at,
+            InstanceView {
+                id: instance.id.clone(),
+                state: instance.state,
+                zone: instance.zone.clone(),
+                token: instance.token.clone(),
+                intent: Some(intent.clone()),
+                first_seen: now,
+                registered_at: None,
+                doomed: false,
+                listed: false,
+            },
+        ),
     }
 }
 
 fn expire(view: &mut GroupView, now: Timestamp) {
     let settled = |id: &InstanceId| {
-        let registered = view.instances.binary_search_by(|it| it.id.cmp(id)).ok().map(|at| view.instances[at].registered_at);
+        let registered =
+            view.instances.binary_search_by(|it| it.id.cmp(id)).ok().map(|at| view.instances[at].registered_at);
         registered.flatten().is_some_and(|at| at + SETTLED <= now)
     };
     for intent in &mut view.intents {

@@ -73,9 +73,7 @@ impl Fleet {
     /// The view as it was with the group as it is now; or a new one, with what a state file knew of it.
     fn renewed(&mut self, known: Option<&GroupView>, group: Group, dialect: &Dialect) -> GroupView {
         match known {
-            Some(known) if known.group == group => {
-                GroupView { instances: Vec::new(), group, ..known.clone() }
-            }
+            Some(known) if known.group == group => GroupView { instances: Vec::new(), group, ..known.clone() },
             _ => {
                 let mut intents = known.map(|known| known.intents.clone()).unwrap_or_default();
                 intents.extend(self.unplaced.intents.extract_if(.., |intent| intent.group == group.id));

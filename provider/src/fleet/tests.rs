@@ -296,7 +296,9 @@ impl Story {
                 let Some(id) = self.cloud.keys().nth(pick(*at, self.cloud.len())).cloned() else { return };
                 let node = Named { id: id.to_string(), fake: *fake };
                 // A machine whose launch has no answer yet may not be known: then nothing may happen.
-                let Ok(deletion) = self.fleet.delete("g", &[node]) else { return assert_eq!(target(&self.fleet), before) };
+                let Ok(deletion) = self.fleet.delete("g", &[node]) else {
+                    return assert_eq!(target(&self.fleet), before);
+                };
                 assert_eq!(target(&self.fleet), before - u32::try_from(deletion.terminate.len()).unwrap());
                 assert!(deletion.terminate.iter().all(|it| *it == id), "only what was named");
                 for id in deletion.terminate {

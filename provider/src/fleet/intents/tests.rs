@@ -7,10 +7,10 @@ fn a_placeholder_id_says_where_it_belongs_whatever_the_group_is_called() {
     for group in ["g", "https://gce/projects/p/zones/z/instanceGroups/g", "a b"] {
         let intent = Intent::new(IntentId::new(7, Timestamp(255)), group.into(), 2, Timestamp(0));
         let ids: Vec<String> = intent.placeholders().map(|it| it.id.to_string()).collect();
-        assert_eq!(ids.iter().map(|id| parse_placeholder(id)).collect::<Vec<_>>(), [
-            Some((group, "w-7-ff", 0)),
-            Some((group, "w-7-ff", 1))
-        ]);
+        assert_eq!(
+            ids.iter().map(|id| parse_placeholder(id)).collect::<Vec<_>>(),
+            [Some((group, "w-7-ff", 0)), Some((group, "w-7-ff", 1))]
+        );
     }
     for id in ["", "windlass://", "windlass://g", "windlass://g/w", "windlass://g/w/x", "aws:///a/i-1"] {
         assert_eq!(parse_placeholder(id), None, "{id}");

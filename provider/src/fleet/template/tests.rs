@@ -16,16 +16,19 @@ fn a_template_has_all_that_a_kubelet_would_say() {
     let node = node(&of, &Dialect::aws());
     let labels: Vec<String> =
         node.metadata.as_ref().unwrap().labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    assert_eq!(labels, [
-        "eks.amazonaws.com/capacityType=SPOT",
-        "k8s.amazonaws.com/accelerator=nvidia-a10g",
-        "kubernetes.io/arch=amd64",
-        "kubernetes.io/os=linux",
-        "node.kubernetes.io/instance-type=g5.xlarge",
-        "team=vision",
-        "topology.kubernetes.io/region=eu-west-1",
-        "topology.kubernetes.io/zone=eu-west-1a",
-    ]);
+    assert_eq!(
+        labels,
+        [
+            "eks.amazonaws.com/capacityType=SPOT",
+            "k8s.amazonaws.com/accelerator=nvidia-a10g",
+            "kubernetes.io/arch=amd64",
+            "kubernetes.io/os=linux",
+            "node.kubernetes.io/instance-type=g5.xlarge",
+            "team=vision",
+            "topology.kubernetes.io/region=eu-west-1",
+            "topology.kubernetes.io/zone=eu-west-1a",
+        ]
+    );
     let status = node.status.as_ref().unwrap();
     let whole = ["cpu=4000m", "ephemeral-storage=85899345920", "memory=17179869184", "nvidia.com/gpu=1", "pods=58"];
     assert_eq!(text(&status.capacity), whole);
