@@ -1,3 +1,6 @@
 //! The world, faked.
 
 pub mod caller;
+pub mod kubelet;
+pub mod nvml;
+pub mod proc;
