@@ -4,6 +4,7 @@
 //! immutable [`snapshot::Snapshot`]. Everything CA, Prometheus or a person reads is answered from that snapshot.
 
 pub mod cloud;
+pub mod decisions;
 pub mod expander;
 pub mod fleet;
 pub mod replay;

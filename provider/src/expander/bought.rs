@@ -210,7 +210,7 @@ impl Bought {
     /// What [`Self::purchase`] would answer for this offer, without buying.
     #[must_use]
     pub fn plan(&self, offer: &Offer, delta: u32, now: Timestamp) -> Plan {
-        let open = offer.pods.iter().filter(|pod| self.cover(&pod.uid, now).is_none());
+        let open = offer.pods.iter().filter(|pod| !self.covers(&pod.uid, now));
         let open = largest_first(open.map(Arc::as_ref));
         let covered = offer.pods.len() - open.len();
         let seats = seats(offer, &open);
@@ -259,16 +259,33 @@ impl Bought {
     /// The machine on its way for a pod; None when it has none, or when it may buy again.
     #[must_use]
     pub fn cover(&self, pod_uid: &str, now: Timestamp) -> Option<Cover> {
+        let (intent, purchase, until) = self.held(pod_uid, now)?;
+        Some(Cover { group: purchase.group.clone(), intent: intent.clone(), until })
+    }
+
+    /// Whether a pod has a machine on its way: [`Self::cover`] without the details.
+    #[must_use]
+    pub fn covers(&self, pod_uid: &str, now: Timestamp) -> bool {
+        !self.pods.is_empty() && self.held(pod_uid, now).is_some()
+    }
+
+    /// Whether no pod at all is remembered.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.pods.is_empty()
+    }
+
+    fn held(&self, pod_uid: &str, now: Timestamp) -> Option<(&Arc<str>, &Purchase, Timestamp)> {
         let (intent, seat) = self.pods.get(pod_uid).filter(|_| self.limits.enabled)?;
         let purchase = self.purchases.get(intent).filter(|purchase| *seat < purchase.alive)?;
         let until = purchase.until(&self.limits);
-        (now < until).then(|| Cover { group: purchase.group.clone(), intent: intent.clone(), until })
+        (now < until).then_some((intent, purchase, until))
     }
 
     /// How many pods are covered now, for people and for a gauge.
     #[must_use]
     pub fn covered_pods(&self, now: Timestamp) -> usize {
-        self.pods.keys().filter(|uid| self.cover(uid, now).is_some()).count()
+        self.pods.keys().filter(|uid| self.covers(uid, now)).count()
     }
 
     fn remember(

@@ -1,0 +1,12 @@
+//! Groups that were refused lately are left alone while there is another: CA has its own backoff, but forgets it with
+//! every restart and knows nothing of a neighbour that buys the same machines in the same zone.
+
+use super::{Candidate, Policy, Word};
+
+pub(super) fn judge(row: &[Candidate<'_>], _: &Policy) -> Vec<Word> {
+    let word = |candidate: &Candidate<'_>| match &candidate.choice.shunned {
+        None => Word::Keep("nothing was refused lately".to_owned()),
+        Some(shunned) => Word::Drop(format!("refused lately ({})", shunned.why)),
+    };
+    row.iter().map(word).collect()
+}
