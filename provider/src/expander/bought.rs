@@ -202,7 +202,9 @@ impl Bought {
         self.question.claimed_at.get_or_insert(now);
         let plan = self.plan(&offer, delta, now);
         if plan.launch > 0 && !plan.seats.is_empty() {
-            self.remember(intent.into(), group, plan.launch, plan.seats, now);
+            let (group, pods) = (group.clone(), plan.seats.into());
+            let (registered, registered_at) = (0, None);
+            self.remember(intent, Purchase { group, at: now, alive: plan.launch, registered, registered_at, pods });
         }
         plan.launch
     }
@@ -288,28 +290,13 @@ impl Bought {
         self.pods.keys().filter(|uid| self.covers(uid, now)).count()
     }
 
-    fn remember(
-        &mut self,
-        intent: Arc<str>,
-        group: &GroupId,
-        machines: u32,
-        seats: Vec<(Arc<str>, u32)>,
-        now: Timestamp,
-    ) {
-        self.pods.extend(seats.iter().map(|(uid, seat)| (uid.clone(), (intent.clone(), *seat))));
-        let purchase = Purchase {
-            group: group.clone(),
-            at: now,
-            alive: machines,
-            registered: 0,
-            registered_at: None,
-            pods: seats.into(),
-        };
+    fn remember(&mut self, intent: &str, purchase: Purchase) {
+        let intent: Arc<str> = intent.into();
+        self.pods.extend(purchase.pods.iter().map(|(uid, seat)| (uid.clone(), (intent.clone(), *seat))));
         self.purchases.insert(intent, purchase);
         while self.pods.len() > MOST_PODS {
-            let oldest =
-                self.purchases.iter().min_by_key(|(_, purchase)| purchase.at).map(|(intent, _)| intent.clone());
-            let Some(oldest) = oldest else { break };
+            let oldest = self.purchases.iter().min_by_key(|(_, purchase)| purchase.at);
+            let Some(oldest) = oldest.map(|(intent, _)| intent.clone()) else { break };
             self.purchases.remove(&oldest);
             self.forget_orphans();
         }

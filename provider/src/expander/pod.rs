@@ -34,8 +34,7 @@ impl PodAsk {
 
 /// Resource names of GPUs and their parts: `nvidia.com/gpu`, `nvidia.com/gpu.shared`, `nvidia.com/mig-…`, and what CA
 /// knows of other vendors.
-#[must_use]
-pub fn is_gpu(resource: &str) -> bool {
+fn is_gpu(resource: &str) -> bool {
     let Some((vendor, name)) = resource.split_once('/') else { return false };
     match vendor {
         "nvidia.com" => name == "gpu" || name.starts_with("gpu.") || name.starts_with("mig-"),

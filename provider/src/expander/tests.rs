@@ -9,6 +9,8 @@ use crate::fleet::group::{Gpus, Market, Overrides, Shape};
 
 const NOW: Timestamp = Timestamp(1_000_000);
 
+type Pods = Arc<[Arc<PodAsk>]>;
+
 /// A question in words, one line each:
 /// `group NAME MARKET cpu N mem GIB [gpu COUNT MODEL GIB]`, `pod NAME cpu N mem GIB [gpu N] [want KEY=VALUE] [over MIB]`,
 /// `option GROUP NODES PODS…`, `shunned GROUP WHY…`, `bought GROUP NODES PODS…`, `list NUMBER PATTERN`, `filters NAMES…`.
@@ -16,7 +18,7 @@ const NOW: Timestamp = Timestamp(1_000_000);
 struct Question {
     groups: BTreeMap<String, Group>,
     pods: BTreeMap<String, Arc<PodAsk>>,
-    options: Vec<(String, u32, Arc<[Arc<PodAsk>]>)>,
+    options: Vec<(String, u32, Pods)>,
     shunned: BTreeMap<String, String>,
     bought: Bought,
     list: BTreeMap<i64, Vec<String>>,
@@ -66,12 +68,12 @@ impl Question {
         }
     }
 
-    fn named(&self, names: &[&str]) -> Arc<[Arc<PodAsk>]> {
+    fn named(&self, names: &[&str]) -> Pods {
         names.iter().map(|name| self.pods[*name].clone()).collect()
     }
 
     fn decide(&self) -> Decision {
-        let choice = |(id, node_count, pods): &(String, u32, Arc<[Arc<PodAsk>]>)| Choice {
+        let choice = |(id, node_count, pods): &(String, u32, Pods)| Choice {
             id: id.as_str().into(),
             group: self.groups.get(id),
             shunned: self.shunned.get(id).map(|why| Shunned { why: why.clone(), until: NOW }),
