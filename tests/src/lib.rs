@@ -4,3 +4,4 @@ pub mod caller;
 pub mod kubelet;
 pub mod nvml;
 pub mod proc;
+pub mod python;
