@@ -1,241 +1,43 @@
 //! The loop itself: what cluster-autoscaler asks, in which order, and what it does to the cluster.
 //! [`Autoscaler::run_once`] is one loop; the caller waits between loops as [`Autoscaler::next_loop`] says.
+//!
+//! Not modelled: `--expander=price`, balancing of similar groups, cluster-wide limits, PodDisruptionBudgets, priorities, DaemonSet
+//! pods on nodes to come, and node groups that scale to their maximum or zero only when scaling down.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use windlass_proto::{expander, externalgrpc};
-
-use super::cluster::Cluster;
+use super::cluster::{Cluster, NodeView, PodView};
 use crate::timestamp::Timestamp;
 
-/// One request to the provider or the expander.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Call {
-    /// `NodeGroups`.
-    NodeGroups,
-    /// `NodeGroupForNode`.
-    NodeGroupForNode(externalgrpc::NodeGroupForNodeRequest),
-    /// `PricingNodePrice`.
-    PricingNodePrice(externalgrpc::PricingNodePriceRequest),
-    /// `PricingPodPrice`.
-    PricingPodPrice(externalgrpc::PricingPodPriceRequest),
-    /// `GPULabel`.
-    GpuLabel,
-    /// `GetAvailableGPUTypes`.
-    GetAvailableGpuTypes,
-    /// `Cleanup`.
-    Cleanup,
-    /// `Refresh`: every loop begins with it.
-    Refresh,
-    /// `NodeGroupTargetSize`.
-    TargetSize(externalgrpc::NodeGroupTargetSizeRequest),
-    /// `NodeGroupIncreaseSize`.
-    IncreaseSize(externalgrpc::NodeGroupIncreaseSizeRequest),
-    /// `NodeGroupDeleteNodes`.
-    DeleteNodes(externalgrpc::NodeGroupDeleteNodesRequest),
-    /// `NodeGroupDecreaseTargetSize`.
-    DecreaseTargetSize(externalgrpc::NodeGroupDecreaseTargetSizeRequest),
-    /// `NodeGroupNodes`.
-    Nodes(externalgrpc::NodeGroupNodesRequest),
-    /// `NodeGroupTemplateNodeInfo`.
-    TemplateNodeInfo(externalgrpc::NodeGroupTemplateNodeInfoRequest),
-    /// `NodeGroupGetOptions`.
-    GetOptions(externalgrpc::NodeGroupAutoscalingOptionsRequest),
-    /// The expander's `BestOptions`.
-    BestOptions(expander::BestOptionsRequest),
-}
+mod backoff;
+mod call;
+mod choice;
+mod client;
+mod deletion;
+mod estimator;
+mod flags;
+mod options;
+mod pass;
+mod registry;
+mod repair;
+mod scale_down;
+mod scale_up;
+mod snapshot;
 
-/// The answer to a [`Call`]: the variant of the same name.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Reply {
-    /// To [`Call::NodeGroups`].
-    NodeGroups(externalgrpc::NodeGroupsResponse),
-    /// To [`Call::NodeGroupForNode`].
-    NodeGroupForNode(externalgrpc::NodeGroupForNodeResponse),
-    /// To [`Call::PricingNodePrice`].
-    PricingNodePrice(externalgrpc::PricingNodePriceResponse),
-    /// To [`Call::PricingPodPrice`].
-    PricingPodPrice(externalgrpc::PricingPodPriceResponse),
-    /// To [`Call::GpuLabel`].
-    GpuLabel(externalgrpc::GpuLabelResponse),
-    /// To [`Call::GetAvailableGpuTypes`].
-    GetAvailableGpuTypes(externalgrpc::GetAvailableGpuTypesResponse),
-    /// To [`Call::Cleanup`].
-    Cleanup,
-    /// To [`Call::Refresh`].
-    Refresh,
-    /// To [`Call::TargetSize`].
-    TargetSize(externalgrpc::NodeGroupTargetSizeResponse),
-    /// To [`Call::IncreaseSize`].
-    IncreaseSize,
-    /// To [`Call::DeleteNodes`].
-    DeleteNodes,
-    /// To [`Call::DecreaseTargetSize`].
-    DecreaseTargetSize,
-    /// To [`Call::Nodes`].
-    Nodes(externalgrpc::NodeGroupNodesResponse),
-    /// To [`Call::TemplateNodeInfo`].
-    TemplateNodeInfo(externalgrpc::NodeGroupTemplateNodeInfoResponse),
-    /// To [`Call::GetOptions`].
-    GetOptions(externalgrpc::NodeGroupAutoscalingOptionsResponse),
-    /// To [`Call::BestOptions`].
-    BestOptions(expander::BestOptionsResponse),
-}
+pub use call::{Call, Failure, Provider, Reply};
+use client::{Answer, Client, Memory, Trouble, tolerate};
+use deletion::Deletions;
+pub use flags::{Era, Expander, Flags};
+use pass::{Pass, Seen, marked, wire};
+use registry::Registry;
+use scale_down::Planner;
+use scale_up::{Outcome, scale_up};
+use snapshot::Snapshot;
 
-/// A call that failed: the gRPC code and its words. A deadline that passed is code 4 and is the caller's to notice.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("gRPC code {code}: {message}")]
-pub struct Failure {
-    /// The gRPC status code.
-    pub code: i32,
-    /// Its message.
-    pub message: String,
-}
-
-/// Whoever answers the calls: a gRPC client, a recording, a provider in the same process.
-pub trait Provider {
-    /// Answers one call. CA gives each provider call `grpc_timeout` (5 s by default) and `BestOptions` 5 s.
-    ///
-    /// # Errors
-    /// What the server said, or code 4 or 14 when it said nothing.
-    fn call(&mut self, call: &Call) -> Result<Reply, Failure>;
-}
-
-/// Which release is modelled. Each stands for the ones that behave alike: 1.27–1.28, 1.29–1.32, 1.33–1.34.1, 1.34.2 and later, 1.35 and later.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Era {
-    /// 1.27 and 1.28.
-    V1_27,
-    /// 1.29 to 1.32 (1.32 differs in what an empty expander answer means; see [`Era::V1_33`]).
-    V1_29,
-    /// 1.33 to 1.34.1.
-    V1_33,
-    /// 1.34.2 and later 1.34.
-    V1_34,
-    /// 1.35 and newer.
-    V1_36,
-}
-
-/// Which expander chooses among options.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Expander {
-    /// `--expander=grpc`, ties and failures broken by the first option in order of group.
-    #[default]
-    Grpc,
-    /// `--expander=grpc,least-waste`.
-    GrpcLeastWaste,
-    /// `--expander=least-waste`: no gRPC expander.
-    LeastWaste,
-}
-
-/// CA's command line, as far as the model reads it. The default is that of the release binaries.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Flags {
-    /// `--scan-interval`.
-    pub scan_interval: Duration,
-    /// `--scale-down-enabled`.
-    pub scale_down_enabled: bool,
-    /// `--scale-down-delay-after-add`.
-    pub scale_down_delay_after_add: Duration,
-    /// `--scale-down-delay-after-delete`; None means the scan interval.
-    pub scale_down_delay_after_delete: Option<Duration>,
-    /// `--scale-down-delay-after-failure`.
-    pub scale_down_delay_after_failure: Duration,
-    /// `--scale-down-unneeded-time`.
-    pub unneeded_time: Duration,
-    /// `--scale-down-unready-time`.
-    pub unready_time: Duration,
-    /// `--scale-down-utilization-threshold`.
-    pub utilization_threshold: f64,
-    /// `--scale-down-gpu-utilization-threshold`.
-    pub gpu_utilization_threshold: f64,
-    /// `--unremovable-node-recheck-timeout`.
-    pub unremovable_recheck: Duration,
-    /// `--node-delete-delay-after-taint`.
-    pub delete_delay_after_taint: Duration,
-    /// `--max-node-provision-time`.
-    pub max_node_provision_time: Duration,
-    /// `--max-node-startup-time` (1.35 and newer; 15 min before).
-    pub max_node_startup_time: Duration,
-    /// `--initial-node-group-backoff-duration`.
-    pub initial_backoff: Duration,
-    /// `--max-node-group-backoff-duration`.
-    pub max_backoff: Duration,
-    /// `--node-group-backoff-reset-timeout`.
-    pub backoff_reset: Duration,
-    /// How long pods that ask for GPUs wait for more of their kind: 30 s, or none where `--bypassed-scheduler-names` is set.
-    pub gpu_wait: Option<Duration>,
-    /// The same for other pods: 2 s, or none.
-    pub pod_wait: Option<Duration>,
-    /// `--new-pod-scale-up-delay`.
-    pub new_pod_delay: Duration,
-    /// `--frequent-loops-enabled`: on by default from 1.35.
-    pub frequent_loops: bool,
-    /// `--max-total-unready-percentage`, in percent.
-    pub max_total_unready_percentage: f64,
-    /// `--ok-total-unready-count`.
-    pub ok_total_unready_count: u32,
-    /// `--max-nodes-per-scaleup`.
-    pub max_nodes_per_scale_up: u32,
-    /// `--balance-similar-node-groups`.
-    pub balance_similar_groups: bool,
-    /// `--expander`.
-    pub expander: Expander,
-}
-
-impl Flags {
-    /// What the release's binary does with no flags but the expander.
-    #[must_use]
-    pub fn of(era: Era) -> Self {
-        let minutes = |count: u64| Duration::from_secs(60 * count);
-        Self {
-            scan_interval: Duration::from_secs(10),
-            scale_down_enabled: true,
-            scale_down_delay_after_add: minutes(10),
-            scale_down_delay_after_delete: None,
-            scale_down_delay_after_failure: minutes(3),
-            unneeded_time: minutes(10),
-            unready_time: minutes(20),
-            utilization_threshold: 0.5,
-            gpu_utilization_threshold: 0.5,
-            unremovable_recheck: minutes(5),
-            delete_delay_after_taint: Duration::from_secs(5),
-            max_node_provision_time: minutes(15),
-            max_node_startup_time: minutes(15),
-            initial_backoff: minutes(5),
-            max_backoff: minutes(30),
-            backoff_reset: minutes(180),
-            gpu_wait: Some(Duration::from_secs(30)),
-            pod_wait: Some(Duration::from_secs(2)),
-            new_pod_delay: Duration::ZERO,
-            frequent_loops: era >= Era::V1_36,
-            max_total_unready_percentage: 45.0,
-            ok_total_unready_count: 3,
-            max_nodes_per_scale_up: 1000,
-            balance_similar_groups: false,
-            expander: Expander::Grpc,
-        }
-    }
-
-    /// The short times that tests and the demo use: loops of 1 s, idle nodes gone after 8 s, 20 s to register, no wait for GPU pods.
-    #[must_use]
-    pub fn quick(era: Era) -> Self {
-        let seconds = Duration::from_secs;
-        Self {
-            scan_interval: seconds(1),
-            scale_down_delay_after_add: seconds(5),
-            unneeded_time: seconds(8),
-            unready_time: seconds(20),
-            unremovable_recheck: seconds(5),
-            delete_delay_after_taint: seconds(1),
-            max_node_provision_time: seconds(20),
-            initial_backoff: seconds(15),
-            gpu_wait: None,
-            pod_wait: None,
-            ..Self::of(era)
-        }
-    }
-}
+/// A node must have been ready this long to stand for its group.
+const STABLE: Duration = Duration::from_secs(60);
+/// Instance lists are asked anew this often, whatever happens.
+const INSTANCES_KEPT: Duration = Duration::from_secs(120);
 
 /// What CA does to the cluster; the caller carries it out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -274,33 +76,249 @@ pub enum Act {
 /// One cluster-autoscaler process. A restart is a new one.
 #[derive(Debug)]
 pub struct Autoscaler {
-    #[expect(dead_code, reason = "the registry reads it")]
     era: Era,
     flags: Flags,
-    started: bool,
+    memory: Memory,
+    registry: Registry,
+    planner: Planner,
+    deletions: Deletions,
+    /// Templates learned from real nodes: kept for good, as `--node-info-cache-expire-time` is ten years.
+    learned: BTreeMap<String, NodeView>,
+    instances_at: Option<Timestamp>,
+    last_scale_up: Option<Timestamp>,
+    last_scale_down: Option<Timestamp>,
+    productive: bool,
+    cleaned: bool,
+    crashed: bool,
 }
 
 impl Autoscaler {
     /// A process that has just started.
     #[must_use]
     pub fn new(era: Era, flags: Flags) -> Self {
-        Self { era, flags, started: false }
+        Self {
+            era,
+            flags,
+            memory: Memory::default(),
+            registry: Registry::default(),
+            planner: Planner::default(),
+            deletions: Deletions::default(),
+            learned: BTreeMap::new(),
+            instances_at: None,
+            last_scale_up: None,
+            last_scale_down: None,
+            productive: false,
+            cleaned: false,
+            crashed: false,
+        }
     }
 
     /// One loop: asks the provider, decides, calls, and answers what is to be done to the cluster.
     pub fn run_once(&mut self, cluster: &Cluster, provider: &mut dyn Provider, now: Timestamp) -> Vec<Act> {
-        let _ = (cluster, now);
-        if !self.started {
-            self.started = provider.call(&Call::NodeGroups).is_ok();
+        if self.crashed {
+            return Vec::new();
         }
-        let _ = provider.call(&Call::Refresh);
-        Vec::new()
+        self.productive = false;
+        let mut memory = std::mem::take(&mut self.memory);
+        let flags = self.flags.clone();
+        let client = Client { provider, memory: &mut memory, era: self.era, flags: &flags };
+        let mut pass = Pass { client, acts: Vec::new(), now, templates: BTreeMap::new() };
+        match self.run(&mut pass, cluster) {
+            Ok(()) => {}
+            Err(Trouble::Failed(failure)) => pass.event("LoopAborted", "", failure.to_string()),
+            Err(Trouble::Crash(why)) => {
+                self.crashed = true;
+                pass.acts.push(Act::Crash { why });
+            }
+        }
+        let acts = pass.acts;
+        self.memory = memory;
+        acts
     }
 
-    /// When the next loop should begin, given when the last one did: after the scan interval, or at once after a loop that
-    /// scaled something (with frequent loops).
+    /// When the next loop should begin, given when the last one did: after the scan interval, or (with frequent loops) at
+    /// once after a loop that scaled something. With frequent loops a caller may also begin one as soon as a pod waits.
     #[must_use]
     pub fn next_loop(&self, last: Timestamp) -> Timestamp {
-        last + self.flags.scan_interval
+        if self.productive && self.flags.frequent_loops { last } else { last + self.flags.scan_interval }
     }
+
+    /// The process's last words on an orderly exit: `Cleanup`.
+    pub fn stop(&mut self, provider: &mut dyn Provider) {
+        if !self.crashed {
+            // CA ignores the answer.
+            let _ = provider.call(&Call::Cleanup);
+        }
+        self.crashed = true;
+    }
+
+    fn run(&mut self, pass: &mut Pass, cluster: &Cluster) -> Answer<()> {
+        self.deletions.carry_out(pass, &mut self.registry, cluster)?;
+        if self.instances_at.is_none_or(|at| at + INSTANCES_KEPT <= pass.now) {
+            self.registry.refresh_instances(pass)?;
+            self.instances_at = Some(pass.now);
+        }
+        self.clean_up(pass, cluster)?;
+        let nodes = judge(pass, cluster)?;
+        pass.client.refresh()?;
+        pass.client.groups();
+        self.learn_templates(pass, &nodes)?;
+        self.registry.update(pass, &nodes)?;
+        repair::delete_long_unregistered(pass, &mut self.registry)?;
+        if !self.registry.cluster_healthy(pass) {
+            self.planner.clear();
+            pass.event("ClusterUnhealthy", "", "too many nodes are not ready: nothing is scaled".into());
+            return Ok(());
+        }
+        let deleted = repair::delete_failed(pass, &mut self.registry)?;
+        if deleted && self.era <= Era::V1_29 {
+            return Ok(());
+        }
+        if repair::fix_sizes(pass, &self.registry)? {
+            return Ok(());
+        }
+        self.scale(pass, cluster, &nodes)
+    }
+
+    fn scale(&mut self, pass: &mut Pass, cluster: &Cluster, nodes: &[Seen]) -> Answer<()> {
+        let (counts, standing_in) = self.registry.upcoming(pass);
+        let mut snapshot = Snapshot::new(cluster, nodes, &counts, &standing_in, pass);
+        let pods: Vec<PodView> = cluster
+            .pending()
+            .into_iter()
+            .filter(|pod| pod.controller.as_deref() != Some("DaemonSet"))
+            .filter(|pod| !snapshot.schedule(pod))
+            .filter(|pod| pass.now.since(pod.created_at) >= self.flags.new_pod_delay)
+            .cloned()
+            .collect();
+        let too_new = !pods.is_empty() && self.too_new(&pods, pass.now);
+        if !pods.is_empty() && !too_new {
+            let outcome = match scale_up(pass, &mut self.registry, &snapshot, &pods) {
+                Err(Trouble::Failed(failure)) => {
+                    pass.event("ScaleUpFailed", "", failure.to_string());
+                    Outcome::Failed
+                }
+                other => other?,
+            };
+            if outcome == Outcome::Done {
+                self.last_scale_up = Some(pass.now);
+                self.productive = true;
+            }
+            // Until 1.33 a loop that scaled up, or could not, ends here.
+            if outcome != Outcome::NoOptions && self.era <= Era::V1_33 {
+                return Ok(());
+            }
+        }
+        if !self.flags.scale_down_enabled {
+            return Ok(());
+        }
+        let rest: Vec<Seen> = nodes.iter().filter(|seen| !standing_in.contains(&seen.node.name)).cloned().collect();
+        let cooling = too_new || self.cooling(pass.now);
+        let view = (&snapshot, rest.as_slice(), cooling);
+        if self.planner.run(pass, &mut self.registry, &mut self.deletions, view)? {
+            self.last_scale_down = Some(pass.now);
+            self.productive = true;
+        }
+        Ok(())
+    }
+
+    fn cooling(&self, now: Timestamp) -> bool {
+        let within = |at: Option<Timestamp>, span: Duration| at.is_some_and(|at| at + span > now);
+        within(self.last_scale_up, self.flags.scale_down_delay_after_add)
+            || within(self.last_scale_down, self.flags.scale_down_delay_after_delete.unwrap_or_default())
+    }
+
+    /// Pods that may have company coming: all of them under two seconds old, or GPU pods with the oldest under thirty.
+    fn too_new(&self, pods: &[PodView], now: Timestamp) -> bool {
+        let young = |span: Option<Duration>, pods: &mut dyn Iterator<Item = &PodView>| {
+            let oldest = pods.map(|pod| pod.created_at).min();
+            span.zip(oldest).is_some_and(|(span, oldest)| oldest + span > now)
+        };
+        let wants_gpu = |pod: &&PodView| pod.requests.keys().any(|name| name.contains("/gpu"));
+        young(self.flags.pod_wait, &mut pods.iter()) || young(self.flags.gpu_wait, &mut pods.iter().filter(wants_gpu))
+    }
+
+    /// The first loop takes marks off that an earlier process left.
+    fn clean_up(&mut self, pass: &mut Pass, cluster: &Cluster) -> Answer<()> {
+        if self.cleaned {
+            return Ok(());
+        }
+        self.cleaned = true;
+        for node in cluster.nodes.values() {
+            let ours = tolerate(pass.client.group_of(&wire(node)))?.flatten().is_some();
+            if ours && marked(node) {
+                pass.acts.push(Act::Untaint { node: node.name.clone() });
+            }
+        }
+        Ok(())
+    }
+
+    /// A template per group: from a good node, else the one learned before, else the provider's, else any node's.
+    fn learn_templates(&mut self, pass: &mut Pass, nodes: &[Seen]) -> Answer<()> {
+        // 1.35 and newer look at every node, older ones at those that are ready.
+        let eligible = nodes.iter().filter(|seen| self.era >= Era::V1_36 || seen.ready);
+        let good = |seen: &&Seen| {
+            let stable = seen.node.ready_since + STABLE < pass.now;
+            seen.ready && stable && !seen.node.unschedulable && !seen.marked()
+        };
+        let (good, bad): (Vec<&Seen>, Vec<&Seen>) = eligible.partition(good);
+        for seen in good {
+            if let Some(group) = tolerate(pass.client.group_of(&wire(&seen.node)))?.flatten()
+                && !pass.templates.contains_key(&group.id)
+            {
+                let template = sanitized(&seen.node);
+                self.learned.insert(group.id.clone(), template.clone());
+                pass.templates.insert(group.id, template);
+            }
+        }
+        for group in pass.client.groups() {
+            if pass.templates.contains_key(&group.id) {
+                continue;
+            }
+            if let Some(template) = self.learned.get(&group.id) {
+                pass.templates.insert(group.id, template.clone());
+                continue;
+            }
+            let asked = pass.client.template(&format!("group {}", group.id), &group.id);
+            // From 1.31.4, 1.32.3 and 1.33.1 on, a group that fails is left out; before, the loop ended.
+            let template = if self.era >= Era::V1_33 { tolerate(asked)?.flatten() } else { asked? };
+            if let Some(template) = template {
+                pass.templates.insert(group.id, sanitized(&NodeView::from_proto(&template)));
+            }
+        }
+        for seen in bad {
+            if let Some(group) = tolerate(pass.client.group_of(&wire(&seen.node)))?.flatten() {
+                pass.templates.entry(group.id).or_insert_with(|| sanitized(&seen.node));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A node as a template: without the marks and conditions of one particular node.
+fn sanitized(node: &NodeView) -> NodeView {
+    let mut template = node.clone();
+    template.taints.retain(|taint| {
+        let key = taint.key();
+        key != pass::TO_BE_DELETED
+            && key != "DeletionCandidateOfClusterAutoscaler"
+            && !key.starts_with("node.kubernetes.io/")
+    });
+    template.unschedulable = false;
+    template.ready = true;
+    template
+}
+
+/// Every Node as this loop sees it; a ready one with the GPU label and no GPU is not ready yet.
+fn judge(pass: &mut Pass, cluster: &Cluster) -> Answer<Vec<Seen>> {
+    let any_ready = cluster.nodes.values().any(|node| node.ready);
+    let label = if any_ready { pass.client.gpu_label() } else { String::new() };
+    let nodes: Vec<Seen> = cluster.nodes.values().map(|node| Seen::new(node, &label)).collect();
+    if pass.era() >= Era::V1_36 {
+        // Dynamic resource allocation looks up ready nodes before Refresh; what it learns is forgotten with it.
+        for seen in nodes.iter().filter(|seen| seen.ready) {
+            tolerate(pass.client.group_of(&wire(&seen.node)))?;
+        }
+    }
+    Ok(nodes)
 }

@@ -35,6 +35,36 @@ impl NodeView {
         }
     }
 
+    /// The message, as `BestOptions` carries a group's template.
+    #[must_use]
+    pub fn to_proto(&self) -> core::Node {
+        let condition = core::NodeCondition {
+            r#type: Some("Ready".into()),
+            status: Some(if self.ready { "True" } else { "False" }.into()),
+            last_transition_time: Some(time(self.ready_since)),
+            ..core::NodeCondition::default()
+        };
+        core::Node {
+            metadata: Some(core::ObjectMeta {
+                name: Some(self.name.clone()),
+                creation_timestamp: Some(time(self.created_at)),
+                labels: self.labels.clone(),
+                annotations: self.annotations.clone(),
+                ..core::ObjectMeta::default()
+            }),
+            spec: Some(core::NodeSpec {
+                provider_id: Some(self.provider_id.clone()),
+                unschedulable: self.unschedulable.then_some(true),
+                taints: self.taints.clone(),
+            }),
+            status: Some(core::NodeStatus {
+                capacity: quantities(&self.capacity),
+                allocatable: quantities(&self.allocatable),
+                conditions: vec![condition],
+            }),
+        }
+    }
+
     /// The Node that a machine made from this template registers as, at the moment it registers: ready, with its
     /// labels and taints. GPUs and other extended resources are allocatable at once; see [`Self::without_devices`].
     #[must_use]
