@@ -5,3 +5,5 @@ pub mod kubelet;
 pub mod nvml;
 pub mod proc;
 pub mod python;
+#[cfg(feature = "rig")]
+pub mod rig;

@@ -1,0 +1,33 @@
+//! One of the two programs dies in the middle of a purchase and comes back.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use windlass_tests::rig::scene::{Scene, Setup};
+
+use crate::{
+    growth::{SOON, exactly},
+    runner::{Stage, Story, story},
+};
+
+pub(crate) fn stories() -> Vec<Story> {
+    vec![story!(provider_restarts_during_a_scale_up)]
+}
+
+/// The provider is killed right after it granted two machines: after its return they are neither lost nor doubled.
+async fn provider_restarts_during_a_scale_up(stage: Stage) -> Result<()> {
+    let mut scene = stage.scene(Setup::default()).await?;
+    scene.create_pods("gpu", 2, 1).await?;
+    until_bought(&mut scene).await?;
+    scene.kill_provider();
+    scene.wait(Duration::from_secs(4)).await?;
+    scene.start_provider().await?;
+    scene.until_running(2, SOON).await?;
+    exactly(&mut scene, &[("spot-a10g", 2)]).await?;
+    scene.nothing_further_is_bought().await
+}
+
+/// Until the first purchase was granted.
+pub(crate) async fn until_bought(scene: &mut Scene) -> Result<()> {
+    scene.until("the first purchase", SOON, async |scene| Ok(scene.bought(None) > 0)).await
+}

@@ -1,0 +1,250 @@
+//! Runs the chosen scenarios, several stages at a time, and says who drove which: the summary ends in the line that
+//! `cargo test` prints, so that whoever counts tests counts these.
+
+use std::{
+    collections::VecDeque,
+    fs,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    pin::Pin,
+    process::ExitCode,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use clap::{Parser, ValueEnum};
+use tokio::time::Instant;
+use windlass_tests::rig::{
+    autoscaler::{Binary, Driver},
+    binaries::Binaries,
+    plane::Plane,
+    provider,
+    scene::{Programs, Scene, Setup},
+};
+
+/// The longest that one scenario may take.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// `cargo e2e -- [OPTIONS] [NAME]...`
+#[derive(Debug, Parser)]
+#[command(name = "cargo e2e --", about = "Windlass on a real control plane")]
+pub(crate) struct Arguments {
+    /// Run only scenarios whose name contains one of these (default: all).
+    names: Vec<String>,
+    /// Print the names and run nothing.
+    #[arg(long)]
+    list: bool,
+    /// How many control planes run at a time; each takes about 0.7 GB and half a core.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=16))]
+    jobs: u8,
+    /// Who drives.
+    #[arg(long, value_enum, default_value_t = Drivers::All)]
+    driver: Drivers,
+    /// Test this windlass-provider instead of building one.
+    #[arg(long, value_name = "PATH")]
+    provider: Option<PathBuf>,
+    /// Keep the logs of scenarios that pass, too.
+    #[arg(long)]
+    keep: bool,
+}
+
+/// Which drivers are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Drivers {
+    /// The model, and the real one where there is one.
+    All,
+    /// The model alone.
+    Model,
+    /// The real one alone.
+    Real,
+}
+
+/// One scenario.
+#[derive(Clone, Copy)]
+pub(crate) struct Story {
+    /// Its name.
+    pub(crate) name: &'static str,
+    /// Whether an autoscaler takes part: then it is told once by each.
+    pub(crate) driven: bool,
+    /// The scenario itself.
+    pub(crate) tell: fn(Stage) -> Pin<Box<dyn Future<Output = Result<()>>>>,
+}
+
+/// Makes a [`Story`] of an `async fn(Stage) -> Result<()>`, named as the function is.
+macro_rules! story {
+    ($tell:ident) => {
+        crate::runner::Story { name: stringify!($tell), driven: true, tell: |stage| Box::pin($tell(stage)) }
+    };
+    ($tell:ident, undriven) => {
+        crate::runner::Story { name: stringify!($tell), driven: false, tell: |stage| Box::pin($tell(stage)) }
+    };
+}
+pub(crate) use story;
+
+/// What a scenario gets to build its scene from.
+#[derive(Clone, Debug)]
+pub(crate) struct Stage {
+    programs: Programs,
+    driver: Option<Driver>,
+    dir: PathBuf,
+}
+
+impl Stage {
+    /// A whole scene with an autoscaler.
+    pub(crate) async fn scene(&self, setup: Setup) -> Result<Scene> {
+        let driver = self.driver.as_ref().context("this scenario has no driver")?;
+        Scene::start(&self.programs, driver, setup, &self.dir).await
+    }
+
+    /// A control plane and nothing else.
+    pub(crate) async fn plane(&self) -> Result<Plane> {
+        Plane::start(&self.programs.binaries, &self.dir).await
+    }
+}
+
+/// One scenario with its driver, and what became of it.
+struct Told {
+    name: String,
+    outcome: Result<()>,
+    took: Duration,
+}
+
+/// Runs what was asked for.
+pub(crate) fn run(arguments: &Arguments, stories: Vec<Story>) -> ExitCode {
+    match try_run(arguments, stories) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            println!("error: {error:#}");
+            println!("test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn try_run(arguments: &Arguments, stories: Vec<Story>) -> Result<bool> {
+    let real = if arguments.driver == Drivers::Model { None } else { Binary::find()? };
+    ensure!(
+        real.is_some() || arguments.driver != Drivers::Real,
+        "--driver real, but no real autoscaler given (CLUSTER_AUTOSCALER=/path/to/cluster-autoscaler)"
+    );
+    let mut drivers = Vec::new();
+    if arguments.driver != Drivers::Real {
+        drivers.push(Driver::Model);
+    }
+    drivers.extend(real.clone().map(Driver::Real));
+    let all: Vec<_> = stories.iter().flat_map(|story| with_drivers(story, &drivers)).collect();
+    let total = all.len();
+    let chosen = |(name, ..): &(String, Story, Option<Driver>)| {
+        arguments.names.is_empty() || arguments.names.iter().any(|wanted| name.contains(wanted.as_str()))
+    };
+    let queue: VecDeque<_> = all.into_iter().filter(chosen).collect();
+    if arguments.list {
+        queue.iter().for_each(|(name, ..)| println!("{name}: test"));
+        return Ok(true);
+    }
+    let filtered = total - queue.len();
+    let begun = Instant::now();
+    let binaries = Binaries::ready(|line| println!("{line}"))?;
+    let provider = arguments.provider.clone().map_or_else(provider::build, Ok)?;
+    let programs = Programs { binaries, provider };
+    let who = who_drives(arguments.driver, real.as_ref());
+    println!("\n{who}\nrunning {} tests", queue.len());
+    let root = tempfile::Builder::new().prefix("windlass-e2e-").tempdir().context("a folder for logs")?;
+    let told = tell_all(arguments, queue, &programs, root.path());
+    let failed = told.iter().filter(|told| told.outcome.is_err()).count();
+    if failed > 0 || arguments.keep {
+        println!("\nlogs: {}", root.keep().display());
+    }
+    summary(&told, &who);
+    let passed = told.len() - failed;
+    let word = if failed == 0 { "ok" } else { "FAILED" };
+    println!(
+        "\ntest result: {word}. {passed} passed; {failed} failed; 0 ignored; 0 measured; {filtered} filtered out; finished in {:.2}s",
+        begun.elapsed().as_secs_f64()
+    );
+    Ok(failed == 0)
+}
+
+/// A scenario once for each driver, with the driver in its name.
+fn with_drivers(story: &Story, drivers: &[Driver]) -> Vec<(String, Story, Option<Driver>)> {
+    if !story.driven {
+        return vec![(story.name.to_owned(), *story, None)];
+    }
+    let with = |driver: &Driver| (format!("{}::{}", story.name, driver.name()), *story, Some(driver.clone()));
+    drivers.iter().map(with).collect()
+}
+
+/// Said at the start and again at the end: what was not there is not passed over.
+fn who_drives(wanted: Drivers, real: Option<&Binary>) -> String {
+    match (wanted, real) {
+        (Drivers::Model, _) => "driver: the model of cluster-autoscaler's loop (asked for alone)".to_owned(),
+        (_, Some(real)) => format!("drivers: the model of cluster-autoscaler's loop, and the real cluster-autoscaler {} ({})", real.version, real.path.display()),
+        (_, None) => "driver: the model of cluster-autoscaler's loop; no real autoscaler given (CLUSTER_AUTOSCALER=/path/to/cluster-autoscaler)".to_owned(),
+    }
+}
+
+/// Tells the scenarios on as many stages as there are jobs.
+fn tell_all(
+    arguments: &Arguments,
+    queue: VecDeque<(String, Story, Option<Driver>)>,
+    programs: &Programs,
+    root: &Path,
+) -> Vec<Told> {
+    let queue = Mutex::new(queue);
+    let told = Mutex::new(Vec::new());
+    let take = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+    std::thread::scope(|scope| {
+        for _ in 0..arguments.jobs {
+            // A thread for each stage: the kernel ends the processes of a thread that ends.
+            scope.spawn(|| {
+                while let Some((name, story, driver)) = take() {
+                    let dir = root.join(name.replace("::", "-"));
+                    let stage = Stage { programs: programs.clone(), driver, dir: dir.clone() };
+                    let begun = Instant::now();
+                    let outcome = tell(story, stage);
+                    let took = begun.elapsed();
+                    match &outcome {
+                        Ok(()) => println!("test {name} ... ok ({:.0}s)", took.as_secs_f64()),
+                        Err(error) => println!("test {name} ... FAILED ({:.0}s)\n{error:#}\n", took.as_secs_f64()),
+                    }
+                    if outcome.is_ok() && !arguments.keep {
+                        // Logs of what went well; the whole folder goes at the end anyway.
+                        let _ = fs::remove_dir_all(&dir);
+                    }
+                    told.lock().unwrap_or_else(PoisonError::into_inner).push(Told { name, outcome, took });
+                }
+            });
+        }
+    });
+    told.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One scenario, from an empty folder to its outcome.
+fn tell(story: Story, stage: Stage) -> Result<()> {
+    fs::create_dir_all(&stage.dir).context("making the scenario's folder")?;
+    let dir = stage.dir.clone();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let telling =
+        AssertUnwindSafe(|| runtime.block_on(async { tokio::time::timeout(LIMIT, (story.tell)(stage)).await }));
+    let outcome = match catch_unwind(telling) {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(_)) => Err(anyhow!("not over within {LIMIT:?}")),
+        Err(panic) => Err(anyhow!("panicked: {panic:?}")),
+    };
+    outcome.map_err(|error| {
+        let story = fs::read_to_string(dir.join("story.txt")).unwrap_or_default();
+        anyhow!("{error:#}\n{story}")
+    })
+}
+
+/// A table: what was told, by whom, in how long.
+fn summary(told: &[Told], who: &str) {
+    println!("\nsummary — {who}");
+    let mut lines: Vec<_> = told.iter().map(|told| (&told.name, told.outcome.is_ok(), told.took)).collect();
+    lines.sort();
+    for (name, ok, took) in lines {
+        println!("  {:<6} {name} ({:.0}s)", if ok { "ok" } else { "FAILED" }, took.as_secs_f64());
+    }
+}
