@@ -68,8 +68,11 @@ pub(crate) struct Story {
     /// Whether an autoscaler takes part: then it is told once by each.
     pub(crate) driven: bool,
     /// The scenario itself.
-    pub(crate) tell: fn(Stage) -> Pin<Box<dyn Future<Output = Result<()>>>>,
+    pub(crate) tell: fn(Stage) -> Telling,
 }
+
+/// A scenario under way.
+pub(crate) type Telling = Pin<Box<dyn Future<Output = Result<()>>>>;
 
 /// Makes a [`Story`] of an `async fn(Stage) -> Result<()>`, named as the function is.
 macro_rules! story {

@@ -209,7 +209,7 @@ impl<N: Clone> Passing<N> {
             }
             None => self.forward(path, request.clone()).await,
         };
-        let noted = answer.as_ref().map(Clone::clone).map_err(Status::code);
+        let noted = answer.as_ref().cloned().map_err(Status::code);
         self.journal.rpc(method, request, noted, begun.elapsed());
         answer
     }
