@@ -1,1 +1,4 @@
 //! windlass-agent.
+pub mod gpu;
+pub mod pods;
+pub mod attribution;

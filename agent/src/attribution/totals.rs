@@ -1,0 +1,127 @@
+//! The counters that no driver keeps: seconds of use, seconds of allocation and joules, per container and device. Pure; time is an argument.
+//! They grow only by what was measured: a gap in sampling adds nothing, and a restarted device counter adds nothing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Share, Snapshot};
+use crate::pods::Owner;
+
+/// Totals of containers that have gone are kept this long, so that a kubelet's hiccup does not reset a counter.
+const KEPT: Duration = Duration::from_secs(300);
+/// Containers times devices that are remembered at most.
+const ENTRIES_MAX: usize = 4096;
+
+/// What one container used of one device since the agent first saw it.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Total {
+    /// GPU-seconds: one second at 50 % is half a GPU-second. Absent where use is not measured.
+    pub usage_seconds: Option<f64>,
+    /// Seconds for which the kubelet had given the device to the container. Absent where it did not.
+    pub allocated_seconds: Option<f64>,
+    /// Joules. Absent where energy or use is not measured.
+    pub energy_joules: Option<f64>,
+}
+
+/// The same for what belongs to nobody, per GPU.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Unattributed {
+    /// GPU-seconds.
+    pub usage_seconds: Option<f64>,
+    /// Joules.
+    pub energy_joules: Option<f64>,
+}
+
+/// Who and what: the container and the uuid of the GPU or MIG instance.
+type Key = (Arc<Owner>, Arc<str>);
+
+/// All counters.
+#[derive(Debug, Clone, Default)]
+pub struct Totals {
+    containers: BTreeMap<Key, (Total, Duration)>,
+    gpus: BTreeMap<Arc<str>, Device>,
+    last: Option<Duration>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Device {
+    energy_joules: Option<f64>,
+    unattributed: Unattributed,
+}
+
+impl Totals {
+    /// Adds one snapshot taken at `now`. Time since the last one counts if it is at most `gap`: a longer silence was not measured.
+    pub fn advance(&mut self, snapshot: &Snapshot, now: Duration, gap: Duration) {
+        let elapsed = self.last.map(|last| now.saturating_sub(last)).filter(|elapsed| *elapsed <= gap);
+        self.last = Some(now);
+        let seconds = elapsed.unwrap_or_default().as_secs_f64();
+        let joules: Vec<Option<f64>> = snapshot.gpus.iter().map(|gpu| self.device_joules(&gpu.gpu, seconds)).collect();
+        for share in &snapshot.shares {
+            let Some(key) = key(snapshot, share) else { continue };
+            if self.containers.len() >= ENTRIES_MAX && !self.containers.contains_key(&key) {
+                continue;
+            }
+            let (total, seen) = self.containers.entry(key).or_default();
+            *seen = now;
+            grow(&mut total.usage_seconds, share.utilization.map(|percent| percent / 100.0 * seconds));
+            grow(&mut total.allocated_seconds, share.held.then_some(seconds));
+            let joules = joules.get(share.gpu).copied().flatten();
+            grow(&mut total.energy_joules, share.energy.zip(joules).map(|(part, joules)| part * joules));
+        }
+        self.unattributed(snapshot, seconds, &joules);
+        self.containers.retain(|_, (_, seen)| now.saturating_sub(*seen) <= KEPT);
+    }
+
+    /// The total of one share of the snapshot that was added last.
+    #[must_use]
+    pub fn of(&self, snapshot: &Snapshot, share: &Share) -> Total {
+        key(snapshot, share).and_then(|key| self.containers.get(&key)).map_or_else(Total::default, |(total, _)| *total)
+    }
+
+    /// What belonged to nobody, of one GPU.
+    #[must_use]
+    pub fn of_nobody(&self, uuid: &str) -> Unattributed {
+        self.gpus.get(uuid).map_or_else(Unattributed::default, |device| device.unattributed)
+    }
+
+    /// Joules since the last snapshot: the driver's counter where there is one, else power times time.
+    /// Zero at the first look, after a gap and when the counter restarted; absent when neither is read.
+    fn device_joules(&mut self, gpu: &crate::gpu::Gpu, seconds: f64) -> Option<f64> {
+        let device = self.gpus.entry(Arc::clone(&gpu.identity.uuid)).or_default();
+        let before = device.energy_joules;
+        device.energy_joules = gpu.energy_joules.or(before);
+        match (gpu.energy_joules, before) {
+            (Some(now), Some(before)) if now >= before && seconds > 0.0 => Some(now - before),
+            (Some(_), _) => Some(0.0),
+            (None, _) => gpu.power_watts.map(|watts| watts * seconds),
+        }
+    }
+
+    fn unattributed(&mut self, snapshot: &Snapshot, seconds: f64, joules: &[Option<f64>]) {
+        for (position, (gpu, joules)) in snapshot.gpus.iter().zip(joules).enumerate() {
+            let Some(device) = self.gpus.get_mut(&gpu.gpu.identity.uuid) else { continue };
+            let attributed: f64 =
+                snapshot.shares.iter().filter(|share| share.gpu == position).filter_map(|share| share.energy).sum();
+            let nobody = &mut device.unattributed;
+            grow(&mut nobody.usage_seconds, gpu.unattributed_utilization.map(|percent| percent / 100.0 * seconds));
+            grow(&mut nobody.energy_joules, joules.map(|joules| (1.0 - attributed).max(0.0) * joules));
+        }
+    }
+}
+
+fn key(snapshot: &Snapshot, share: &Share) -> Option<Key> {
+    let gpu = &snapshot.gpus.get(share.gpu)?.gpu;
+    let uuid = match share.instance {
+        Some(instance) => &gpu.mig.as_ref()?.get(instance)?.uuid,
+        None => &gpu.identity.uuid,
+    };
+    Some((Arc::clone(&share.owner), Arc::clone(uuid)))
+}
+
+/// A counter begins with the first measurement and then only grows.
+fn grow(counter: &mut Option<f64>, by: Option<f64>) {
+    if let Some(by) = by {
+        *counter.get_or_insert(0.0) += by.max(0.0);
+    }
+}
