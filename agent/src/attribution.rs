@@ -172,9 +172,8 @@ fn whole(gpu: &Gpu, position: usize, holders: Vec<Arc<Owner>>, processes: &Proce
     let mut shares: Vec<Share> = Vec::new();
     if let [holder] = holders.as_slice() {
         tally.containers.remove(holder);
-        let foreign = tally.containers.values().chain([&tally.host]).fold(Measured::default(), |sum, measured| Measured {
-            sm: sum.sm + measured.sm,
-            memory: sum.memory + measured.memory,
+        let foreign = tally.containers.values().chain([&tally.host]).fold(Measured::default(), |sum, measured| {
+            Measured { sm: sum.sm + measured.sm, memory: sum.memory + measured.memory }
         });
         shares.push(Share {
             utilization: gpu.utilization.map(|busy| (busy - foreign.sm).max(0.0)),

@@ -1,4 +1,103 @@
-//! windlass-agent.
-pub mod gpu;
-pub mod pods;
+//! windlass-agent: which pod and container uses which GPU, and how much.
+//!
+//! One tick goes left to right: the driver's thread gives a [`gpu::Reading`], [`pods`] says who holds what and whose each process is,
+//! [`attribution`] makes a snapshot of both, [`exposition`] renders the rows of [`families`], and [`http`] hands out the bytes.
+//! [`start`] binds first, then works; whichever task ends first ends the agent with its reason.
+
 pub mod attribution;
+pub mod clock;
+pub mod config;
+pub mod exposition;
+pub mod families;
+pub mod gpu;
+pub mod http;
+pub mod once;
+pub mod pods;
+pub mod ready;
+pub mod sampler;
+pub mod usage;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::config::{Config, limits};
+use crate::gpu::thread::GpuThread;
+use crate::ready::Ready;
+use crate::sampler::{Latest, Sampler};
+
+/// An agent at work.
+#[derive(Debug)]
+pub struct Running {
+    /// Where it listens.
+    pub address: SocketAddr,
+    tasks: JoinSet<anyhow::Result<()>>,
+    stop: CancellationToken,
+}
+
+/// Binds and starts. Fails only for what no retry mends: the address, the thread.
+pub async fn start(config: Config) -> anyhow::Result<Running> {
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .with_context(|| format!("--listen {}: cannot bind; is another exporter on that port?", config.listen))?;
+    let address = listener.local_addr()?;
+    tracing::info!(%address, ?config, "windlass-agent {} listens", env!("CARGO_PKG_VERSION"));
+    let gpus = GpuThread::start(config.nvml_library.clone()).context("the NVML thread could not be started")?;
+    let config = Arc::new(config);
+    let (clock, ready, stop) = (Clock::start(), Ready::default(), CancellationToken::new());
+    let (pods, latest) = (Arc::default(), Latest::default());
+    let mut tasks = JoinSet::new();
+    if let Some(socket) = config.kubelet_socket.clone() {
+        ready.pending("kubelet", "no answer yet");
+        let checkpoint = config.kubelet_checkpoint.clone();
+        tasks.spawn(pods::poll::run(socket, checkpoint, Arc::clone(&pods), (clock, ready.clone()), stop.clone()));
+    }
+    let sampler = Sampler::new(Arc::clone(&config), gpus, pods, (clock, ready.clone()), Arc::clone(&latest));
+    tasks.spawn(sampler.run(stop.clone()));
+    tasks.spawn(http::serve(listener, http::Views { latest, ready, clock, config }, stop.clone()));
+    Ok(Running { address, tasks, stop })
+}
+
+impl Running {
+    /// Ends when any task ends, with its reason. Never ends well by itself.
+    pub async fn finished(&mut self) -> anyhow::Error {
+        match self.tasks.join_next().await {
+            Some(Ok(Ok(()))) => anyhow::anyhow!("a task ended without being asked to"),
+            Some(Ok(Err(error))) => error,
+            Some(Err(panic)) => anyhow::anyhow!("a task broke: {panic}"),
+            None => anyhow::anyhow!("nothing runs"),
+        }
+    }
+
+    /// Lets open requests finish, up to a deadline, and ends.
+    pub async fn stop(mut self) {
+        self.stop.cancel();
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(limits::DRAIN + limits::READING, ended).await.is_err() {
+            tracing::warn!("a task did not end in time and is dropped");
+        }
+    }
+}
+
+/// Runs until a signal: the first one drains, a second one ends at once.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut running = start(config).await?;
+    tokio::select! {
+        reason = running.finished() => return Err(reason),
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping; a second signal ends at once");
+    tokio::select! {
+        () = running.stop() => Ok(()),
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+    }
+}

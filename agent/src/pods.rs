@@ -14,6 +14,7 @@
 pub mod cgroup;
 pub mod checkpoint;
 pub mod kubelet;
+pub mod poll;
 pub mod processes;
 
 use std::collections::BTreeMap;
@@ -203,7 +204,8 @@ mod tests {
     fn a_container_with_several_replicas_holds_the_gpu_once() {
         let give = |owner: &Arc<Owner>, id: &str| Assignment { owner: Arc::clone(owner), device_id: id.into() };
         let (a, b) = (owner("a", "main"), owner("b", "main"));
-        let holders = Holders::new(vec![give(&b, "GPU-1::4"), give(&a, "GPU-1::0"), give(&a, "GPU-1::1"), give(&a, "slot-9")]);
+        let holders =
+            Holders::new(vec![give(&b, "GPU-1::4"), give(&a, "GPU-1::0"), give(&a, "GPU-1::1"), give(&a, "slot-9")]);
         let gpu = Identity { uuid: "GPU-1".into(), minor: Some(0), ..Identity::default() };
         assert_eq!(holders.of_gpu(&gpu), [a, b]);
         assert_eq!(holders.unknown_ids, 1);
@@ -212,7 +214,12 @@ mod tests {
     #[test]
     fn an_instance_is_found_by_each_of_its_names() {
         let gpu = Identity { uuid: "GPU-1".into(), minor: Some(2), ..Identity::default() };
-        let instance = MigInstance { uuid: "MIG-9".into(), gpu_instance: Some(5), compute_instance: Some(0), ..MigInstance::default() };
+        let instance = MigInstance {
+            uuid: "MIG-9".into(),
+            gpu_instance: Some(5),
+            compute_instance: Some(0),
+            ..MigInstance::default()
+        };
         for id in ["MIG-9", "MIG-GPU-1/5/0", "nvidia2/gi5", "MIG-9::1", "nvidia2/gi5/vgpu0"] {
             let holders = Holders::new(vec![Assignment { owner: owner("a", "main"), device_id: id.into() }]);
             assert_eq!(holders.of_instance(&gpu, &instance), [owner("a", "main")], "{id}");

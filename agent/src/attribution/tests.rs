@@ -26,10 +26,17 @@ fn gpu(busy: f64, processes: &[(u32, f64, u64)]) -> Gpu {
         memory: Some(Memory { total: 10 * GIB, used, free: 10 * GIB - used, reserved: 0 }),
         energy_joules: Some(1000.0),
         processes: Some(
-            processes.iter().map(|&(pid, _, gib)| Process { pid, memory: Some(gib * GIB), ..Process::default() }).collect(),
+            processes
+                .iter()
+                .map(|&(pid, _, gib)| Process { pid, memory: Some(gib * GIB), ..Process::default() })
+                .collect(),
         ),
         process_utilization: Some(
-            processes.iter().filter(|process| process.1 > 0.0).map(|&(pid, sm, _)| ProcessUtilization { pid, sm }).collect(),
+            processes
+                .iter()
+                .filter(|process| process.1 > 0.0)
+                .map(|&(pid, sm, _)| ProcessUtilization { pid, sm })
+                .collect(),
         ),
         ..Gpu::default()
     }
@@ -50,11 +57,20 @@ fn lines(snapshot: &Snapshot) -> Vec<String> {
     let gib = |value: Option<u64>| value.map_or("-".into(), |value| format!("{}G", value / GIB));
     let share = |share: &Share| {
         let mark = if share.held { "" } else { "*" };
-        format!("{}{mark} {} {} {}", share.owner.pod, number(share.utilization), gib(share.memory_used), number(share.energy))
+        format!(
+            "{}{mark} {} {} {}",
+            share.owner.pod,
+            number(share.utilization),
+            gib(share.memory_used),
+            number(share.energy)
+        )
     };
     let mut lines: Vec<String> = snapshot.shares.iter().map(share).collect();
     lines.extend(
-        snapshot.gpus.iter().map(|gpu| format!("nobody {} {}", number(gpu.unattributed_utilization), gib(gpu.unattributed_memory))),
+        snapshot
+            .gpus
+            .iter()
+            .map(|gpu| format!("nobody {} {}", number(gpu.unattributed_utilization), gib(gpu.unattributed_memory))),
     );
     lines
 }
@@ -129,7 +145,8 @@ fn a_mig_instance_is_its_holders() {
         profile: "1g.5gb".into(),
         memory: Some(Memory { total: 5 * GIB, used: used * GIB, free: (5 - used) * GIB, reserved: 0 }),
     };
-    let process = |pid, gi, gib: u64| Process { pid, memory: Some(gib * GIB), gpu_instance: Some(gi), compute_instance: Some(0) };
+    let process =
+        |pid, gi, gib: u64| Process { pid, memory: Some(gib * GIB), gpu_instance: Some(gi), compute_instance: Some(0) };
     let partitioned = Gpu {
         utilization: None,
         memory: None,
@@ -155,7 +172,8 @@ fn totals_grow_by_what_was_measured() {
     let mut totals = Totals::default();
     let gap = Duration::from_secs(3);
     let mut seen = Vec::new();
-    for (second, joules) in [(10, 500.0), (11, 600.0), (13, 800.0), (60, 9000.0), (61, 9100.0), (62, 10.0), (63, 110.0)] {
+    for (second, joules) in [(10, 500.0), (11, 600.0), (13, 800.0), (60, 9000.0), (61, 9100.0), (62, 10.0), (63, 110.0)]
+    {
         let snapshot = at(joules);
         totals.advance(&snapshot, Duration::from_secs(second), gap);
         let total = totals.of(&snapshot, &snapshot.shares[0]);
@@ -170,7 +188,15 @@ fn totals_grow_by_what_was_measured() {
     // The 47 s of silence and the counter's restart add nothing.
     assert_eq!(
         seen,
-        ["10: 0.0 0 0", "11: 0.6 1 75", "13: 1.8 3 225", "60: 1.8 3 225", "61: 2.4 4 300", "62: 3.0 5 300", "63: 3.6 6 375"]
+        [
+            "10: 0.0 0 0",
+            "11: 0.6 1 75",
+            "13: 1.8 3 225",
+            "60: 1.8 3 225",
+            "61: 2.4 4 300",
+            "62: 3.0 5 300",
+            "63: 3.6 6 375"
+        ]
     );
 }
 

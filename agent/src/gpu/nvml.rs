@@ -93,7 +93,8 @@ impl<'nvml> Session<'nvml> {
     /// Looks up handles for GPUs that have none. A GPU keeps its memory of refusals and samples while its uuid stays.
     fn enumerate(&mut self) -> Result<(), NvmlError> {
         let count = self.nvml.device_count()?.min(GPUS_MAX);
-        let mut known: BTreeMap<u32, Card<'nvml>> = std::mem::take(&mut self.cards).into_iter().map(|c| (c.identity.index, c)).collect();
+        let mut known: BTreeMap<u32, Card<'nvml>> =
+            std::mem::take(&mut self.cards).into_iter().map(|c| (c.identity.index, c)).collect();
         for index in 0..count {
             let old = known.remove(&index);
             let card = match self.nvml.device_by_index(index) {

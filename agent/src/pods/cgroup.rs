@@ -77,7 +77,11 @@ mod tests {
     const ID: &str = "8c1f4a7e9d2b60358c1f4a7e9d2b60358c1f4a7e9d2b60358c1f4a7e9d2b6035";
 
     fn check(shape: &str, expect: Option<(&str, Option<&str>)>) {
-        let text = shape.replace("<uid>", UID).replace("<u_id>", UID_UNDERSCORED).replace("<static>", STATIC).replace("<id>", ID);
+        let text = shape
+            .replace("<uid>", UID)
+            .replace("<u_id>", UID_UNDERSCORED)
+            .replace("<static>", STATIC)
+            .replace("<id>", ID);
         let found = place(&text);
         let found = found.as_ref().map(|place| (place.pod_uid.as_str(), place.container_id));
         assert_eq!(found, expect, "{shape}");

@@ -108,7 +108,8 @@ impl Processes {
         let Some(text) = read(&self.proc.join(pid.to_string()).join("cgroup")) else { return Whose::Unknown };
         let Some(place) = place(&text) else { return Whose::Host };
         let listed = |this: &Self| {
-            place.container_id.is_some_and(|id| this.containers.contains_key(id)) || this.pods.contains_key(&*place.pod_uid)
+            place.container_id.is_some_and(|id| this.containers.contains_key(id))
+                || this.pods.contains_key(&*place.pod_uid)
         };
         if !listed(self) && now >= self.relist_due {
             self.relist_due = now + RELIST;
@@ -145,7 +146,9 @@ fn container_log(name: &str) -> Option<(Box<str>, Arc<Owner>)> {
     let mut parts = names.split('_');
     let (pod, namespace, container) = (parts.next()?, parts.next()?, parts.next()?);
     let fits = id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit()) && parts.next().is_none();
-    fits.then(|| (id.into(), Arc::new(Owner { namespace: namespace.into(), pod: pod.into(), container: container.into() })))
+    fits.then(|| {
+        (id.into(), Arc::new(Owner { namespace: namespace.into(), pod: pod.into(), container: container.into() }))
+    })
 }
 
 /// `<namespace>_<pod>_<uid>`.

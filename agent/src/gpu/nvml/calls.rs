@@ -99,9 +99,6 @@ mod tests {
             assert_eq!(calls.ask("clock", || Ok(1)), None);
             assert!(calls.lost && calls.answered);
         }
-        assert_eq!(
-            failures,
-            Failures::from([(("memory", "gpu_is_lost"), 3), (("power", "not_supported"), 1)])
-        );
+        assert_eq!(failures, Failures::from([(("memory", "gpu_is_lost"), 3), (("power", "not_supported"), 1)]));
     }
 }

@@ -168,7 +168,9 @@ impl<'nvml> Card<'nvml> {
             let graphics = calls.ask("graphics_processes", || device.running_graphics_processes()).unwrap_or_default();
             self.graphics = graphics.iter().map(process).collect();
         }
-        compute.map(|compute: Vec<Process>| merge(compute.into_iter().chain(mps.iter().map(process)).chain(self.graphics.iter().copied())))
+        compute.map(|compute: Vec<Process>| {
+            merge(compute.into_iter().chain(mps.iter().map(process)).chain(self.graphics.iter().copied()))
+        })
     }
 
     fn instances(&mut self, device: &Device<'nvml>, calls: &mut Calls<'_>) -> Option<Vec<crate::gpu::MigInstance>> {
@@ -231,7 +233,8 @@ mod tests {
     #[test]
     fn a_process_in_two_lists_counts_once() {
         let process = |pid, memory| Process { pid, memory, ..Process::default() };
-        let merged = merge([process(7, Some(10)), process(8, None), process(7, Some(12)), process(0, Some(1))].into_iter());
+        let merged =
+            merge([process(7, Some(10)), process(8, None), process(7, Some(12)), process(0, Some(1))].into_iter());
         assert_eq!(merged, [process(7, Some(12)), process(8, None)]);
     }
 }

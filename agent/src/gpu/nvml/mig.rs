@@ -53,7 +53,8 @@ pub(super) fn read(slices: &[Slice<'_>], calls: &mut Calls<'_>) -> Result<Vec<Mi
         let mut instance = slice.identity.clone();
         let mut gone = false;
         let outcome = calls.make("mig_memory_info", || {
-            memory(&slice.device).inspect_err(|error| gone = matches!(error, NvmlError::InvalidArg | NvmlError::NotFound))
+            memory(&slice.device)
+                .inspect_err(|error| gone = matches!(error, NvmlError::InvalidArg | NvmlError::NotFound))
         });
         if gone || matches!(outcome, Outcome::Nothing) {
             return Err(Gone);

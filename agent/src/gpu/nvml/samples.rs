@@ -64,7 +64,10 @@ mod tests {
     #[test]
     fn absurd_values_are_clamped_or_dropped() {
         let mut last_seen = 0;
-        assert_eq!(mean_since(&mut last_seen, [(1, 104.0), (2, 4_294_967_295.0), (3, f64::NAN)].into_iter()), Some(100.0));
+        assert_eq!(
+            mean_since(&mut last_seen, [(1, 104.0), (2, 4_294_967_295.0), (3, f64::NAN)].into_iter()),
+            Some(100.0)
+        );
         assert_eq!(last_seen, 3);
     }
 

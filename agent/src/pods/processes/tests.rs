@@ -70,7 +70,10 @@ fn the_container_log_names_the_container() {
     assert_eq!(whose(&mut processes, 42, &known, 0), (Some(Whose::Host), false));
     assert_eq!(whose(&mut processes, 43, &known, 0), (Some(Whose::Unknown), true), "no such process");
     // Not in the kubelet's answer yet: it is asked at once.
-    assert_eq!(whose(&mut node.processes(), 41, &holders(&[]), 0), (Some(Whose::Container(owner("train-0", "main"))), true));
+    assert_eq!(
+        whose(&mut node.processes(), 41, &holders(&[]), 0),
+        (Some(Whose::Container(owner("train-0", "main"))), true)
+    );
 }
 
 #[test]

@@ -1,0 +1,233 @@
+//! Every flag with its `WINDLASS_*` twin, and every limit of the agent in one block.
+//! Flags are parsed once into a [`Config`] in which nothing is left to guess.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+
+/// Everything that has a limit, and why the limit is where it is. Limits on foreign data stand beside their parsers:
+/// PodResources answers and ids in `pods/kubelet.rs`, files and pids in `pods/processes.rs`, devices in `gpu/nvml.rs`, totals in `attribution/totals.rs`.
+pub mod limits {
+    use std::time::Duration;
+
+    /// How long a tick waits for the driver. A call that takes longer holds its thread, not the agent; the GPUs are shown as absent meanwhile.
+    pub const READING: Duration = Duration::from_secs(5);
+    /// A page older than this many sample intervals is refused with 503, so that Prometheus marks the series stale instead of storing old numbers.
+    pub const STALE_TICKS: u32 = 3;
+    /// …but never sooner than this, or a busy node would refuse scrapes at short intervals. Longer than [`READING`].
+    pub const STALE_MIN: Duration = Duration::from_secs(10);
+    /// `/healthz` fails when no tick has ended for this long: the loop itself is stuck and only a restart helps.
+    pub const STUCK: Duration = Duration::from_secs(60);
+    /// A silence longer than this many sample intervals is a gap: counters add nothing for it.
+    pub const GAP_TICKS: u32 = 3;
+    /// How often the kubelet is asked when nothing is new. Its limit is 100 a second for the whole node.
+    pub const PODS_INTERVAL: Duration = Duration::from_secs(10);
+    /// How soon it may be asked again when a process of a container without a device appears.
+    pub const PODS_INTERVAL_MIN: Duration = Duration::from_secs(2);
+    /// Largest checkpoint file read: 1 MiB holds thousands of devices.
+    pub const CHECKPOINT_MAX: u64 = 4 << 20;
+    /// Connections served at once; further ones wait in the kernel's queue.
+    pub const CONNECTIONS: usize = 32;
+    /// How long a client may take to send its request line and headers, and how long an idle connection is kept.
+    pub const HEADERS: Duration = Duration::from_secs(30);
+    /// Series on a page. What is over is dropped and counted: a wrong plugin must not fill a Prometheus.
+    pub const SERIES: usize = 20_000;
+    /// How long open requests may take to finish after a stop was asked for.
+    pub const DRAIN: Duration = Duration::from_secs(2);
+}
+
+/// windlass-agent: tells Prometheus which pod and container uses which GPU, and how much.
+#[derive(Debug, Parser)]
+#[command(name = "windlass-agent", version)]
+pub struct Args {
+    /// Address and port of /metrics, /usage, /healthz and /readyz
+    #[arg(long, env = "WINDLASS_LISTEN", default_value = "0.0.0.0:9400")]
+    pub listen: SocketAddr,
+    /// The NVML library to load [default: the usual places: the loader's path, distributions, driver container, GKE]
+    #[arg(long, env = "WINDLASS_NVML_LIBRARY", value_name = "PATH")]
+    pub nvml_library: Option<PathBuf>,
+    /// The kubelet's PodResources socket; empty on a machine without Kubernetes
+    #[arg(
+        long,
+        env = "WINDLASS_KUBELET_SOCKET",
+        value_name = "PATH",
+        default_value = "/var/lib/kubelet/pod-resources/kubelet.sock"
+    )]
+    pub kubelet_socket: String,
+    /// The kubelet's device checkpoint, used to name containers whose logs do not; empty to leave it alone
+    #[arg(
+        long,
+        env = "WINDLASS_KUBELET_CHECKPOINT",
+        value_name = "PATH",
+        default_value = "/var/lib/kubelet/device-plugins/kubelet_internal_checkpoint"
+    )]
+    pub kubelet_checkpoint: String,
+    /// The host's /proc: process ids from NVML are the host's
+    #[arg(long, env = "WINDLASS_HOST_PROC", value_name = "PATH", default_value = "/proc")]
+    pub host_proc: PathBuf,
+    /// The host's /var/log: the names of the kubelet's log files tell which container an id is (their content is not read)
+    #[arg(long, env = "WINDLASS_HOST_LOGS", value_name = "PATH", default_value = "/var/log")]
+    pub host_logs: PathBuf,
+    /// How often the GPUs are read: 100ms to 1m
+    #[arg(long, env = "WINDLASS_SAMPLE_INTERVAL", value_name = "DURATION", default_value = "1s", value_parser = interval)]
+    pub sample_interval: Duration,
+    /// The node's name in Kubernetes [default: the host's name]
+    #[arg(long, env = "WINDLASS_NODE_NAME", value_name = "NAME")]
+    pub node_name: Option<String>,
+    /// Series under dcgm-exporter's names: as dashboards and rules know them, as DCGM 4.6 renamed them, or none
+    #[arg(long, env = "WINDLASS_DCGM_NAMES", value_name = "NAMES", default_value = "compat")]
+    pub dcgm_names: DcgmNames,
+    /// How much is logged
+    #[arg(long, env = "WINDLASS_LOG", value_name = "LEVEL", default_value = "info")]
+    pub log: tracing::Level,
+    /// Read once, print a table for people, and exit
+    #[arg(long)]
+    pub once: bool,
+}
+
+/// Which names the DCGM series carry.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum DcgmNames {
+    /// `DCGM_FI_DEV_GPU_UTIL` and label `Hostname`: what dashboards and rules have used for years.
+    #[default]
+    Compat,
+    /// `DCGM_FI_DEV_GPU_UTIL_RATIO` and label `hostname`: DCGM 4.6 and newer exporters. Values are the same.
+    #[value(name = "4.6")]
+    V46,
+    /// No DCGM series.
+    Off,
+}
+
+/// The agent's settings, complete.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Where to listen; port 0 lets the kernel choose.
+    pub listen: SocketAddr,
+    /// The only library tried; without it the usual places are searched.
+    pub nvml_library: Option<PathBuf>,
+    /// The PodResources socket; without it nothing has an owner.
+    pub kubelet_socket: Option<PathBuf>,
+    /// The device manager's checkpoint.
+    pub kubelet_checkpoint: Option<PathBuf>,
+    /// The host's `/proc`.
+    pub host_proc: PathBuf,
+    /// The host's `/var/log`.
+    pub host_logs: PathBuf,
+    /// Time between two readings.
+    pub sample_interval: Duration,
+    /// The `node` label.
+    pub node_name: String,
+    /// Names of the DCGM series.
+    pub dcgm_names: DcgmNames,
+}
+
+impl Default for Config {
+    /// Loopback, a port of the kernel's choice, no kubelet: what a test or a demo starts from.
+    fn default() -> Self {
+        Self {
+            listen: (Ipv4Addr::LOCALHOST, 0).into(),
+            nvml_library: None,
+            kubelet_socket: None,
+            kubelet_checkpoint: None,
+            host_proc: "/proc".into(),
+            host_logs: "/var/log".into(),
+            sample_interval: Duration::from_secs(1),
+            node_name: "localhost".into(),
+            dcgm_names: DcgmNames::Compat,
+        }
+    }
+}
+
+impl From<Args> for Config {
+    fn from(args: Args) -> Self {
+        let path = |text: String| (!text.is_empty()).then(|| PathBuf::from(text));
+        Self {
+            listen: args.listen,
+            nvml_library: args.nvml_library,
+            kubelet_socket: path(args.kubelet_socket),
+            kubelet_checkpoint: path(args.kubelet_checkpoint),
+            node_name: args.node_name.filter(|name| !name.is_empty()).unwrap_or_else(host_name),
+            host_proc: args.host_proc,
+            host_logs: args.host_logs,
+            sample_interval: args.sample_interval,
+            dcgm_names: args.dcgm_names,
+        }
+    }
+}
+
+/// Kubernetes names nodes after the host unless told otherwise.
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = name.trim();
+    if name.is_empty() { "unknown".into() } else { name.into() }
+}
+
+/// `500ms`, `1s`, `1m`.
+fn interval(text: &str) -> Result<Duration, String> {
+    let split = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let number: u64 = number.parse().map_err(|_| "write it as 500ms, 1s or 1m".to_owned())?;
+    let milliseconds = match unit {
+        "ms" => Some(number),
+        "s" => number.checked_mul(1_000),
+        "m" => number.checked_mul(60_000),
+        _ => return Err("write it as 500ms, 1s or 1m".into()),
+    };
+    match milliseconds {
+        Some(milliseconds @ 100..=60_000) => Ok(Duration::from_millis(milliseconds)),
+        _ => Err("must be from 100ms to 1m".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn every_flag_is_documented_and_has_a_twin() {
+        let command = Args::command();
+        command.clone().debug_assert();
+        for argument in command.get_arguments().filter(|argument| argument.get_long() != Some("once")) {
+            let long = argument.get_long().unwrap();
+            let twin = format!("WINDLASS_{}", long.to_uppercase().replace('-', "_"));
+            assert_eq!(argument.get_env().and_then(|env| env.to_str()), Some(twin.as_str()));
+            assert!(argument.get_help().is_some(), "{long}");
+        }
+    }
+
+    #[test]
+    fn intervals_have_units_and_bounds() {
+        for (text, expect) in [
+            ("100ms", Some(100)),
+            ("1s", Some(1_000)),
+            ("1m", Some(60_000)),
+            ("99ms", None),
+            ("61s", None),
+            ("1", None),
+            ("", None),
+            ("-1s", None),
+            ("18446744073709551615m", None),
+        ] {
+            assert_eq!(interval(text).ok(), expect.map(Duration::from_millis), "{text}");
+        }
+    }
+
+    #[test]
+    fn empty_paths_switch_a_source_off() {
+        let args = Args::parse_from([
+            "windlass-agent",
+            "--kubelet-socket",
+            "",
+            "--kubelet-checkpoint=",
+            "--dcgm-names",
+            "4.6",
+        ]);
+        let config = Config::from(args);
+        assert_eq!((config.kubelet_socket, config.kubelet_checkpoint), (None, None));
+        assert_eq!(config.dcgm_names, DcgmNames::V46);
+        assert!(!config.node_name.is_empty());
+    }
+}

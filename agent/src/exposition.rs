@@ -1,0 +1,280 @@
+//! From a snapshot to the text of `/metrics`: pure, through the `prometheus` crate's model and encoder, so that gone pods leave nothing behind.
+//! Label sets are made once per page and lent to one family after the other.
+
+use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::{Encoder as _, TextEncoder};
+
+use crate::attribution::Snapshot;
+use crate::attribution::totals::Totals;
+use crate::config::DcgmNames;
+use crate::families::{self, Family, Get, GpuRow, Kind, Own, ShareRow};
+
+/// What a page is made from.
+pub struct Sources<'a> {
+    /// The tick.
+    pub snapshot: &'a Snapshot,
+    /// The counters, advanced to the tick.
+    pub totals: &'a Totals,
+    /// Time of the reading, seconds since 1970.
+    pub time: f64,
+    /// The `node` label.
+    pub node: &'a str,
+    /// Names of the DCGM series.
+    pub names: DcgmNames,
+    /// The agent about itself.
+    pub own: &'a Own<'a>,
+    /// Most series that the page may have.
+    pub series_max: usize,
+}
+
+/// A rendered page.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Page {
+    /// Prometheus text format 0.0.4.
+    pub text: Vec<u8>,
+    /// Series on it.
+    pub series: usize,
+    /// Series that did not fit.
+    pub dropped: usize,
+}
+
+/// `Content-Type` of the page.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Renders. `room` is how large the last page was: it spares growing the buffer.
+pub fn render(sources: &Sources<'_>, room: usize) -> prometheus::Result<Page> {
+    let mut rows = Rows::new(sources);
+    let mut page = Page { text: Vec::with_capacity(room + room / 8), ..Page::default() };
+    for family in families::table() {
+        let Some(name) = family.name_as(sources.names) else { continue };
+        let mut lent = Lent::default();
+        rows.lend(family, sources.own, &mut lent);
+        let free = sources.series_max.saturating_sub(page.series);
+        if lent.metrics.len() > free {
+            let over = lent.metrics.split_off(free);
+            page.dropped += over.len();
+            // The agent's own families come first and hold no slots, so that places are cut where metrics are.
+            let places = lent.places.split_off(free.min(lent.places.len()));
+            rows.take_back(over, places);
+        }
+        if lent.metrics.is_empty() {
+            continue;
+        }
+        page.series += lent.metrics.len();
+        let mut encoded = MetricFamily::default();
+        encoded.set_name(name.to_owned());
+        encoded.set_help(family.help.to_owned());
+        encoded.set_field_type(match family.kind {
+            Kind::Counter => MetricType::COUNTER,
+            Kind::Gauge => MetricType::GAUGE,
+        });
+        encoded.set_metric(lent.metrics);
+        TextEncoder::new().encode(std::slice::from_ref(&encoded), &mut page.text)?;
+        rows.take_back(encoded.take_metric(), lent.places);
+    }
+    Ok(page)
+}
+
+/// A set of labels that waits for the next family; `None` while it is lent.
+type Slot = Option<Metric>;
+
+/// The metrics of one family, and from which slots they came.
+#[derive(Default)]
+struct Lent {
+    metrics: Vec<Metric>,
+    places: Vec<(Scope, usize)>,
+}
+
+/// Which list of slots.
+#[derive(Clone, Copy)]
+enum Scope {
+    Gpu,
+    Share,
+    DcgmGpu,
+    DcgmShare,
+    DcgmRest,
+}
+
+/// All rows with their label sets.
+struct Rows<'a> {
+    gpus: Vec<GpuRow<'a>>,
+    shares: Vec<ShareRow<'a>>,
+    slots: [Vec<Slot>; 5],
+}
+
+impl<'a> Rows<'a> {
+    fn new(sources: &Sources<'a>) -> Self {
+        let Sources { snapshot, totals, time, .. } = *sources;
+        let gpus: Vec<GpuRow<'a>> = snapshot
+            .gpus
+            .iter()
+            .map(|gpu| GpuRow { gpu, nobody: totals.of_nobody(&gpu.gpu.identity.uuid), time })
+            .collect();
+        let shares: Vec<ShareRow<'a>> = snapshot
+            .shares
+            .iter()
+            .filter_map(|share| {
+                let gpu = snapshot.gpus.get(share.gpu)?;
+                let instance = share.instance.and_then(|index| gpu.gpu.mig.as_ref()?.get(index));
+                Some(ShareRow { share, gpu, instance, total: totals.of(snapshot, share) })
+            })
+            .collect();
+        let slots = [
+            gpus.iter().map(|row| Some(gpu_labels(row, sources.node))).collect(),
+            shares.iter().map(|row| Some(share_labels(row, sources.node))).collect(),
+            gpus.iter().enumerate().map(|(at, row)| Some(dcgm_labels(row, holder(&shares, at), sources))).collect(),
+            shares.iter().map(|row| Some(dcgm_labels(row, Some(row), sources))).collect(),
+            gpus.iter().map(|row| Some(dcgm_labels(row, None, sources))).collect(),
+        ];
+        Self { gpus, shares, slots }
+    }
+
+    /// Fills in a family's values and lends the label sets for which there is one.
+    fn lend(&mut self, family: &Family, own: &Own<'_>, lent: &mut Lent) {
+        let Self { gpus, shares, slots } = self;
+        let [gpu, share, dcgm_gpu, dcgm_share, dcgm_rest] = slots;
+        let kind = family.kind;
+        match family.get {
+            Get::Gpu(get) => fill(lent, Scope::Gpu, kind, gpu, gpus.iter().map(get)),
+            Get::Container(get) => fill(lent, Scope::Share, kind, share, shares.iter().map(get)),
+            Get::Dcgm { gpu, instance } => {
+                fill(lent, Scope::DcgmGpu, kind, dcgm_gpu, gpus.iter().map(gpu));
+                fill(lent, Scope::DcgmShare, kind, dcgm_share, shares.iter().map(|row| instance(row.instance?)));
+            }
+            Get::DcgmShared { share, rest } => {
+                // An exclusive GPU has one series, its holder's; the rest appears only where there is a rest.
+                let shown = |row: &GpuRow<'_>| rest(row).filter(|value| row.gpu.holders != 1 || *value > 0.0);
+                fill(lent, Scope::DcgmShare, kind, dcgm_share, shares.iter().map(share));
+                fill(lent, Scope::DcgmRest, kind, dcgm_rest, gpus.iter().map(shown));
+            }
+            Get::Own(get) => lent.metrics.extend(get(own).into_iter().map(|(pairs, value)| {
+                let mut metric = labelled(pairs.into_iter());
+                set(&mut metric, kind, value);
+                metric
+            })),
+        }
+    }
+
+    fn take_back(&mut self, metrics: Vec<Metric>, places: Vec<(Scope, usize)>) {
+        for (metric, (scope, at)) in metrics.into_iter().zip(places) {
+            if let Some(slot) = self.slots.get_mut(scope as usize).and_then(|slots| slots.get_mut(at)) {
+                *slot = Some(metric);
+            }
+        }
+    }
+}
+
+fn fill(lent: &mut Lent, scope: Scope, kind: Kind, slots: &mut [Slot], values: impl Iterator<Item = Option<f64>>) {
+    for (at, (slot, value)) in slots.iter_mut().zip(values).enumerate() {
+        let Some(value) = value else { continue };
+        let Some(mut metric) = slot.take() else { continue };
+        set(&mut metric, kind, value);
+        lent.metrics.push(metric);
+        lent.places.push((scope, at));
+    }
+}
+
+fn set(metric: &mut Metric, kind: Kind, value: f64) {
+    match kind {
+        Kind::Counter => {
+            let mut counter = Counter::default();
+            counter.set_value(value);
+            metric.set_counter(counter);
+        }
+        Kind::Gauge => {
+            let mut gauge = Gauge::default();
+            gauge.set_value(value);
+            metric.set_gauge(gauge);
+        }
+    }
+}
+
+/// The one share that holds a whole GPU.
+fn holder<'r, 'a>(shares: &'r [ShareRow<'a>], gpu: usize) -> Option<&'r ShareRow<'a>> {
+    let mut held = shares.iter().filter(|row| row.share.gpu == gpu && row.share.held && row.instance.is_none());
+    held.next().filter(|_| held.next().is_none())
+}
+
+fn gpu_labels(row: &GpuRow<'_>, node: &str) -> Metric {
+    let identity = &row.gpu.gpu.identity;
+    labelled(
+        [
+            ("gpu", identity.index.to_string()),
+            ("uuid", (*identity.uuid).to_owned()),
+            ("model", identity.model.as_deref().unwrap_or_default().to_owned()),
+            ("node", node.to_owned()),
+        ]
+        .into_iter(),
+    )
+}
+
+fn share_labels(row: &ShareRow<'_>, node: &str) -> Metric {
+    let identity = &row.gpu.gpu.identity;
+    let owner = &row.share.owner;
+    labelled(
+        [
+            ("namespace", (*owner.namespace).to_owned()),
+            ("pod", (*owner.pod).to_owned()),
+            ("container", (*owner.container).to_owned()),
+            ("gpu", identity.index.to_string()),
+            ("uuid", row.instance.map_or(&*identity.uuid, |instance| &*instance.uuid).to_owned()),
+            ("mig_profile", row.instance.map_or("", |instance| &*instance.profile).to_owned()),
+            ("node", node.to_owned()),
+        ]
+        .into_iter(),
+    )
+}
+
+/// Both kinds of row know their GPU.
+trait OfGpu {
+    fn identity(&self) -> &crate::gpu::Identity;
+}
+
+impl OfGpu for GpuRow<'_> {
+    fn identity(&self) -> &crate::gpu::Identity {
+        &self.gpu.gpu.identity
+    }
+}
+
+impl OfGpu for ShareRow<'_> {
+    fn identity(&self) -> &crate::gpu::Identity {
+        &self.gpu.gpu.identity
+    }
+}
+
+fn dcgm_labels(of: &impl OfGpu, share: Option<&ShareRow<'_>>, sources: &Sources<'_>) -> Metric {
+    let identity = of.identity();
+    let owner = share.map(|row| &row.share.owner);
+    let name = |field: fn(&crate::pods::Owner) -> &str| owner.map_or("", |owner| field(owner)).to_owned();
+    let hostname = if sources.names == DcgmNames::V46 { "hostname" } else { "Hostname" };
+    let mut pairs = vec![
+        ("gpu", identity.index.to_string()),
+        ("UUID", (*identity.uuid).to_owned()),
+        ("device", identity.minor.map_or_else(String::new, |minor| format!("nvidia{minor}"))),
+        ("modelName", identity.model.as_deref().unwrap_or_default().to_owned()),
+        (hostname, sources.node.to_owned()),
+    ];
+    if let Some(instance) = share.and_then(|row| row.instance) {
+        pairs.push(("GPU_I_PROFILE", (*instance.profile).to_owned()));
+        pairs.push(("GPU_I_ID", instance.gpu_instance.map_or_else(String::new, |id| id.to_string())));
+    }
+    pairs.push(("namespace", name(|owner| &owner.namespace)));
+    pairs.push(("pod", name(|owner| &owner.pod)));
+    pairs.push(("container", name(|owner| &owner.container)));
+    labelled(pairs.into_iter())
+}
+
+fn labelled(pairs: impl Iterator<Item = (&'static str, String)>) -> Metric {
+    let pair = |(name, value): (&'static str, String)| {
+        let mut pair = LabelPair::default();
+        pair.set_name(name.to_owned());
+        pair.set_value(value);
+        pair
+    };
+    let mut metric = Metric::default();
+    metric.set_label(pairs.map(pair).collect());
+    metric
+}
+
+#[cfg(test)]
+mod tests;

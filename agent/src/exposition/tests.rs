@@ -1,0 +1,218 @@
+//! The page as golden text: a whole GPU, a shared one, a MIG instance, a lost GPU; and properties of every page.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::attribution::attribute;
+use crate::gpu::{Gpu, Identity, Memory, MigInstance, Process, ProcessUtilization, Reading};
+use crate::pods::{Assignment, Holders, Owner, Whose};
+
+const GIB: u64 = 1 << 30;
+
+fn owner(pod: &str, container: &str) -> Arc<Owner> {
+    Arc::new(Owner { namespace: "ml".into(), pod: pod.into(), container: container.into() })
+}
+
+fn identity(index: u32) -> Arc<Identity> {
+    let model = Some(r#"Fake "8\0""#.into());
+    Arc::new(Identity { index, uuid: format!("GPU-{index}").into(), model, minor: Some(index), pci_bus_id: None })
+}
+
+fn gpu(index: u32) -> Gpu {
+    Gpu {
+        identity: identity(index),
+        up: true,
+        utilization: Some(80.0),
+        memory: Some(Memory { total: 80 * GIB, used: 30 * GIB, free: 49 * GIB, reserved: GIB }),
+        power_watts: Some(312.5),
+        energy_joules: Some(5000.25),
+        processes: Some(vec![]),
+        process_utilization: Some(vec![]),
+        ..Gpu::default()
+    }
+}
+
+/// GPU 0 is train's, GPU 1 is shared by a (with one process) and b (idle), GPU 2 has a MIG instance of c, GPU 3 is lost.
+fn snapshot() -> Snapshot {
+    let shared = Gpu {
+        processes: Some(vec![Process { pid: 7, memory: Some(10 * GIB), ..Process::default() }]),
+        process_utilization: Some(vec![ProcessUtilization { pid: 7, sm: 60.0 }]),
+        ..gpu(1)
+    };
+    let instance = MigInstance {
+        uuid: "MIG-1".into(),
+        gpu_instance: Some(9),
+        compute_instance: Some(0),
+        profile: "1g.10gb".into(),
+        memory: Some(Memory { total: 10 * GIB, used: 4 * GIB, free: 6 * GIB, reserved: 0 }),
+    };
+    let partitioned =
+        Gpu { utilization: None, memory: None, process_utilization: None, mig: Some(vec![instance]), ..gpu(2) };
+    let lost = Gpu { identity: identity(3), ..Gpu::default() };
+    let give = |owner: Arc<Owner>, id: &str| Assignment { owner, device_id: id.into() };
+    let holders = Holders::new(vec![
+        give(owner("train", "main"), "GPU-0"),
+        give(owner("a", "main"), "GPU-1::0"),
+        give(owner("b", "main"), "GPU-1::1"),
+        give(owner("c", "main"), "MIG-1"),
+        give(owner("d", "main"), "GPU-3"),
+    ]);
+    let reading = Reading { driver_version: Some("580.95.05".into()), gpus: vec![gpu(0), shared, partitioned, lost] };
+    attribute(reading, &holders, &[(7, Whose::Container(owner("a", "main")))].into())
+}
+
+fn page(snapshot: &Snapshot, names: DcgmNames, series_max: usize) -> (Page, String) {
+    let mut totals = Totals::default();
+    totals.advance(snapshot, Duration::from_secs(10), Duration::from_secs(3));
+    totals.advance(snapshot, Duration::from_secs(11), Duration::from_secs(3));
+    let own = Own { version: "1.2.3", nvml_failures: vec![("power_usage", "not_supported", 2)], ..Own::default() };
+    let sources =
+        Sources { snapshot, totals: &totals, time: 1_700_000_000.5, node: "node-1", names, own: &own, series_max };
+    let page = render(&sources, 0).unwrap();
+    let text = String::from_utf8(page.text.clone()).unwrap();
+    (page, text)
+}
+
+fn check(family: &str, expect: &[&str]) {
+    let (_, text) = page(&snapshot(), DcgmNames::Compat, 1000);
+    let lines: Vec<_> = text.lines().filter(|line| line.split(['{', ' ']).next() == Some(family)).collect();
+    assert_eq!(lines, expect);
+}
+
+#[test]
+fn each_container_has_its_use() {
+    check(
+        "gpu_utilization",
+        &[
+            r#"gpu_utilization{namespace="ml",pod="train",container="main",gpu="0",uuid="GPU-0",mig_profile="",node="node-1"} 80"#,
+            r#"gpu_utilization{namespace="ml",pod="a",container="main",gpu="1",uuid="GPU-1",mig_profile="",node="node-1"} 60"#,
+            r#"gpu_utilization{namespace="ml",pod="b",container="main",gpu="1",uuid="GPU-1",mig_profile="",node="node-1"} 0"#,
+        ],
+    );
+    check(
+        "gpu_memory_used_bytes",
+        &[
+            r#"gpu_memory_used_bytes{namespace="ml",pod="train",container="main",gpu="0",uuid="GPU-0",mig_profile="",node="node-1"} 32212254720"#,
+            r#"gpu_memory_used_bytes{namespace="ml",pod="a",container="main",gpu="1",uuid="GPU-1",mig_profile="",node="node-1"} 10737418240"#,
+            r#"gpu_memory_used_bytes{namespace="ml",pod="b",container="main",gpu="1",uuid="GPU-1",mig_profile="",node="node-1"} 0"#,
+            r#"gpu_memory_used_bytes{namespace="ml",pod="c",container="main",gpu="2",uuid="MIG-1",mig_profile="1g.10gb",node="node-1"} 4294967296"#,
+        ],
+    );
+    check(
+        "container_gpu_usage_seconds_total",
+        &[
+            r#"container_gpu_usage_seconds_total{namespace="ml",pod="train",container="main",gpu="0",uuid="GPU-0",mig_profile="",node="node-1"} 0.8"#,
+            r#"container_gpu_usage_seconds_total{namespace="ml",pod="a",container="main",gpu="1",uuid="GPU-1",mig_profile="",node="node-1"} 0.6"#,
+            r#"container_gpu_usage_seconds_total{namespace="ml",pod="b",container="main",gpu="1",uuid="GPU-1",mig_profile="",node="node-1"} 0"#,
+        ],
+    );
+}
+
+#[test]
+fn what_was_not_read_is_not_there() {
+    check(
+        "gpu_device_up",
+        &[
+            r#"gpu_device_up{gpu="0",uuid="GPU-0",model="Fake \"8\\0\"",node="node-1"} 1"#,
+            r#"gpu_device_up{gpu="1",uuid="GPU-1",model="Fake \"8\\0\"",node="node-1"} 1"#,
+            r#"gpu_device_up{gpu="2",uuid="GPU-2",model="Fake \"8\\0\"",node="node-1"} 1"#,
+            r#"gpu_device_up{gpu="3",uuid="GPU-3",model="Fake \"8\\0\"",node="node-1"} 0"#,
+        ],
+    );
+    check(
+        "gpu_device_utilization_ratio",
+        &[
+            r#"gpu_device_utilization_ratio{gpu="0",uuid="GPU-0",model="Fake \"8\\0\"",node="node-1"} 0.8"#,
+            r#"gpu_device_utilization_ratio{gpu="1",uuid="GPU-1",model="Fake \"8\\0\"",node="node-1"} 0.8"#,
+        ],
+    );
+    check("gpu_device_temperature_celsius", &[]);
+    check(
+        "gpu_device_unattributed_memory_bytes",
+        &[
+            r#"gpu_device_unattributed_memory_bytes{gpu="0",uuid="GPU-0",model="Fake \"8\\0\"",node="node-1"} 0"#,
+            r#"gpu_device_unattributed_memory_bytes{gpu="1",uuid="GPU-1",model="Fake \"8\\0\"",node="node-1"} 21474836480"#,
+            r#"gpu_device_unattributed_memory_bytes{gpu="2",uuid="GPU-2",model="Fake \"8\\0\"",node="node-1"} 0"#,
+        ],
+    );
+}
+
+#[test]
+fn dcgm_series_add_up_to_the_gpu() {
+    let labels = |gpu: u32, rest: &str| {
+        format!(
+            r#"{{gpu="{gpu}",UUID="GPU-{gpu}",device="nvidia{gpu}",modelName="Fake \"8\\0\"",Hostname="node-1",{rest}}}"#
+        )
+    };
+    let pod = |pod: &str| format!(r#"namespace="ml",pod="{pod}",container="main""#);
+    let nobody = r#"namespace="",pod="",container="""#;
+    check(
+        "DCGM_FI_DEV_GPU_UTIL",
+        &[
+            &format!("DCGM_FI_DEV_GPU_UTIL{} 80", labels(0, &pod("train"))),
+            &format!("DCGM_FI_DEV_GPU_UTIL{} 60", labels(1, &pod("a"))),
+            &format!("DCGM_FI_DEV_GPU_UTIL{} 0", labels(1, &pod("b"))),
+            &format!("DCGM_FI_DEV_GPU_UTIL{} 20", labels(1, nobody)),
+        ],
+    );
+    let instance = format!(r#"GPU_I_PROFILE="1g.10gb",GPU_I_ID="9",{}"#, pod("c"));
+    check(
+        "DCGM_FI_DEV_FB_FREE",
+        &[
+            &format!("DCGM_FI_DEV_FB_FREE{} 50176", labels(0, &pod("train"))),
+            &format!("DCGM_FI_DEV_FB_FREE{} 50176", labels(1, nobody)),
+            &format!("DCGM_FI_DEV_FB_FREE{} 6144", labels(2, &instance)),
+        ],
+    );
+    check(
+        "DCGM_FI_DEV_POWER_USAGE",
+        &[
+            &format!("DCGM_FI_DEV_POWER_USAGE{} 312.5", labels(0, &pod("train"))),
+            &format!("DCGM_FI_DEV_POWER_USAGE{} 312.5", labels(1, nobody)),
+            &format!("DCGM_FI_DEV_POWER_USAGE{} 312.5", labels(2, nobody)),
+        ],
+    );
+}
+
+#[test]
+fn names_and_hostname_can_be_switched() {
+    let (_, text) = page(&snapshot(), DcgmNames::V46, 1000);
+    assert!(text.contains("DCGM_FI_DEV_GPU_UTIL_RATIO{") && text.contains(r#"hostname="node-1""#));
+    assert!(!text.contains("DCGM_FI_DEV_GPU_UTIL{") && !text.contains("Hostname"));
+    let (_, text) = page(&snapshot(), DcgmNames::Off, 1000);
+    assert!(!text.contains("DCGM_"));
+}
+
+#[test]
+fn no_series_is_there_twice_and_each_family_is_declared_once() {
+    let (page, text) = page(&snapshot(), DcgmNames::Compat, 1000);
+    let (mut series, mut declared) = (BTreeSet::new(), BTreeSet::new());
+    for line in text.lines() {
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            assert!(declared.insert(help.split(' ').next().unwrap().to_owned()), "{line}");
+        } else if !line.starts_with('#') {
+            assert!(series.insert(line.rsplit_once(' ').unwrap().0.to_owned()), "{line}");
+        }
+    }
+    assert_eq!((series.len(), page.dropped), (page.series, 0));
+}
+
+#[test]
+fn a_full_page_drops_and_says_so() {
+    let (whole, _) = page(&snapshot(), DcgmNames::Compat, 1000);
+    let (cut, text) = page(&snapshot(), DcgmNames::Compat, 10);
+    assert_eq!((cut.series, cut.dropped), (10, whole.series - 10));
+    assert_eq!(text.lines().filter(|line| !line.starts_with('#')).count(), 10);
+}
+
+#[test]
+fn without_gpus_the_agent_still_speaks_of_itself() {
+    let (_, text) = page(&Snapshot::default(), DcgmNames::Compat, 1000);
+    assert!(
+        text.contains("windlass_agent_nvml_up 1") && text.contains(r#"windlass_agent_build_info{version="1.2.3"} 1"#)
+    );
+    assert!(text.contains(r#"windlass_agent_nvml_errors_total{call="power_usage",cause="not_supported"} 2"#));
+    assert!(!text.contains("gpu_device_up"));
+}

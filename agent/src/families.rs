@@ -1,0 +1,210 @@
+//! Every metric that the agent exports, one row each: name, type, unit, help and where the value comes from. Pure.
+//! The page, the README's table and the tests all come from these rows.
+
+mod dcgm;
+mod device;
+mod own;
+mod pod;
+
+use crate::attribution::totals::{Total, Unattributed};
+use crate::attribution::{GpuUse, Share};
+use crate::config::DcgmNames;
+use crate::gpu::MigInstance;
+
+/// Counter or gauge, as Prometheus means them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows, except when its source restarts.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+}
+
+impl Kind {
+    /// The word on the `# TYPE` line.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+        }
+    }
+}
+
+/// What a family has one series for, with the getter. A getter's `None` means: not read, no series.
+#[derive(Clone, Copy)]
+pub enum Get {
+    /// One per GPU.
+    Gpu(fn(&GpuRow<'_>) -> Option<f64>),
+    /// One per container and device.
+    Container(fn(&ShareRow<'_>) -> Option<f64>),
+    /// Under DCGM's labels: one per GPU, with the pod of a GPU that one container holds, and one per held MIG instance.
+    Dcgm {
+        /// The GPU's value.
+        gpu: fn(&GpuRow<'_>) -> Option<f64>,
+        /// A MIG instance's value.
+        instance: fn(&MigInstance) -> Option<f64>,
+    },
+    /// Under DCGM's labels: one per container (or instance), and one without a pod for the rest, so that a sum over the GPU is the GPU's value.
+    DcgmShared {
+        /// A container's part.
+        share: fn(&ShareRow<'_>) -> Option<f64>,
+        /// What no container has.
+        rest: fn(&GpuRow<'_>) -> Option<f64>,
+    },
+    /// The agent's own; each value with its label pairs.
+    Own(fn(&Own<'_>) -> Vec<Sample>),
+}
+
+/// A value of the agent itself, with its labels.
+pub type Sample = (Vec<(&'static str, String)>, f64);
+
+/// A row of the table.
+#[derive(Clone, Copy)]
+pub struct Family {
+    /// As on the page.
+    pub name: &'static str,
+    /// The name that DCGM 4.6 gave to it, where it differs.
+    pub renamed: Option<&'static str>,
+    /// Counter or gauge.
+    pub kind: Kind,
+    /// Unit of the value, for people.
+    pub unit: &'static str,
+    /// One sentence.
+    pub help: &'static str,
+    /// Where the value comes from.
+    pub get: Get,
+}
+
+impl Family {
+    /// The name under a choice of DCGM names; `None` when the family is switched off.
+    #[must_use]
+    pub fn name_as(&self, names: DcgmNames) -> Option<&'static str> {
+        match (self.get, names) {
+            (Get::Dcgm { .. } | Get::DcgmShared { .. }, DcgmNames::Off) => None,
+            (_, DcgmNames::V46) => Some(self.renamed.unwrap_or(self.name)),
+            _ => Some(self.name),
+        }
+    }
+
+    /// The labels of its series, for people.
+    #[must_use]
+    pub fn labels(&self) -> &'static str {
+        match self.get {
+            Get::Gpu(_) => "gpu uuid model node",
+            Get::Container(_) => "namespace pod container gpu uuid mig_profile node",
+            Get::Dcgm { .. } | Get::DcgmShared { .. } => "gpu UUID device modelName Hostname namespace pod container",
+            Get::Own(_) => "its own",
+        }
+    }
+}
+
+/// One GPU, as getters see it.
+pub struct GpuRow<'a> {
+    /// The GPU and its rest.
+    pub gpu: &'a GpuUse,
+    /// Counters of its rest.
+    pub nobody: Unattributed,
+    /// Time of the reading, seconds since 1970.
+    pub time: f64,
+}
+
+/// One share, as getters see it.
+pub struct ShareRow<'a> {
+    /// The share.
+    pub share: &'a Share,
+    /// The GPU.
+    pub gpu: &'a GpuUse,
+    /// The MIG instance.
+    pub instance: Option<&'a MigInstance>,
+    /// Its counters.
+    pub total: Total,
+}
+
+/// The agent about itself, as getters see it.
+#[derive(Debug, Clone, Default)]
+pub struct Own<'a> {
+    /// Version of the agent.
+    pub version: &'a str,
+    /// Version of the driver.
+    pub driver_version: Option<&'a str>,
+    /// Why NVML gives nothing, in a word; `None` when it does.
+    pub nvml_absence: Option<&'a str>,
+    /// Failed NVML calls: call, cause, count.
+    pub nvml_failures: Vec<(&'a str, &'a str, u64)>,
+    /// Ticks since the start.
+    pub ticks: u64,
+    /// How long the last tick took, seconds.
+    pub tick_seconds: f64,
+    /// Time of the last good reading, seconds since 1970.
+    pub last_reading: Option<f64>,
+    /// Whether the kubelet's last answer was good; `None` when there is no kubelet.
+    pub kubelet_up: Option<bool>,
+    /// Time of the kubelet's last good answer, seconds since 1970.
+    pub kubelet_last_success: Option<f64>,
+    /// Age of the map that is in use, seconds.
+    pub pods_age: Option<f64>,
+    /// Failed calls to the kubelet since the start.
+    pub kubelet_failures: u64,
+    /// Containers that hold a device.
+    pub containers: usize,
+    /// Device ids in forms that we do not know.
+    pub unknown_ids: usize,
+    /// Busy processes that could not be named.
+    pub unknown_processes: usize,
+    /// Series on the page before this one, and what was dropped from it.
+    pub series: usize,
+    /// Series dropped since the start because the page was full.
+    pub series_dropped: u64,
+}
+
+/// Every row, in the order of the page: what says that a page is full must not be what is left out of it.
+pub fn table() -> impl Iterator<Item = &'static Family> {
+    own::FAMILIES.iter().chain(pod::FAMILIES).chain(device::FAMILIES).chain(dcgm::FAMILIES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn names_follow_prometheus_practice() {
+        let mut names = BTreeSet::new();
+        for family in table() {
+            let Family { name, help, .. } = *family;
+            assert!(names.insert(name), "{name} twice");
+            assert!(help.ends_with('.') && help.len() >= 15, "{name}: {help}");
+            assert!(name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_'), "{name}");
+            let foreign = name.starts_with("DCGM_");
+            assert!(
+                foreign || name.ends_with("_total") == (family.kind == Kind::Counter),
+                "{name}: _total is for counters"
+            );
+            assert!(family.renamed.is_none() || foreign, "{name}");
+        }
+    }
+
+    #[test]
+    fn dcgm_names_can_be_switched() {
+        let names = |choice| -> BTreeSet<_> {
+            table().filter_map(|family| family.name_as(choice)).filter(|name| name.starts_with("DCGM_")).collect()
+        };
+        for name in [
+            "GPU_UTIL",
+            "FB_USED",
+            "FB_FREE",
+            "POWER_USAGE",
+            "GPU_TEMP",
+            "SM_CLOCK",
+            "MEM_COPY_UTIL",
+            "TOTAL_ENERGY_CONSUMPTION",
+        ] {
+            assert!(names(DcgmNames::Compat).contains(format!("DCGM_FI_DEV_{name}").as_str()), "{name}");
+        }
+        for name in ["GPU_UTIL_RATIO", "BOARD_POWER_WATTS", "GPU_TEMP_CELSIUS", "FB_USED"] {
+            assert!(names(DcgmNames::V46).contains(format!("DCGM_FI_DEV_{name}").as_str()), "{name}");
+        }
+        assert!(names(DcgmNames::Off).is_empty());
+    }
+}

@@ -1,0 +1,232 @@
+//! The tick: ask the driver, name the processes, attribute, count, render, publish. One pass from left to right, at the agent's own pace.
+//! Readers take the published value and never wait for the world.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use tokio::sync::oneshot;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use crate::attribution::totals::Totals;
+use crate::attribution::{Snapshot, attribute};
+use crate::clock::Clock;
+use crate::config::{Config, limits};
+use crate::exposition::{self, Page, Sources};
+use crate::families::Own;
+use crate::gpu::thread::{Answer, GpuThread};
+use crate::gpu::{Absence, Failures, Reading};
+use crate::pods::poll::{Pods, Shared};
+use crate::pods::processes::Processes;
+use crate::ready::Ready;
+use crate::usage::{self, History, Usage};
+
+/// What readers get.
+#[derive(Debug)]
+pub struct Published {
+    /// The page, in plain text.
+    pub page: bytes::Bytes,
+    /// The page, compressed by the first reader that wants it so.
+    pub compressed: OnceLock<bytes::Bytes>,
+    /// The answer of `/usage`.
+    pub usage: Usage,
+    /// When it was published, monotonic.
+    pub at: Duration,
+}
+
+/// Where it is published; empty until the first tick has ended.
+pub type Latest = Arc<ArcSwapOption<Published>>;
+
+/// Everything that lives from tick to tick.
+pub struct Sampler {
+    config: Arc<Config>,
+    gpus: GpuThread,
+    pods: Arc<Shared>,
+    clock: Clock,
+    ready: Ready,
+    latest: Latest,
+    waiting: Option<oneshot::Receiver<Answer>>,
+    processes: Processes,
+    totals: Totals,
+    history: History,
+    failures: Failures,
+    state: State,
+}
+
+/// Numbers about the ticks themselves.
+#[derive(Debug, Default)]
+struct State {
+    ticks: u64,
+    tick_seconds: f64,
+    last_reading: Option<f64>,
+    page: (usize, usize),
+    dropped: u64,
+    absence: Option<Absence>,
+}
+
+impl Sampler {
+    /// Puts the parts together; nothing runs yet.
+    pub fn new(
+        config: Arc<Config>,
+        gpus: GpuThread,
+        pods: Arc<Shared>,
+        (clock, ready): (Clock, Ready),
+        latest: Latest,
+    ) -> Self {
+        ready.pending("nvml", "not read yet");
+        let processes = Processes::new(config.host_proc.clone(), config.host_logs.clone());
+        Self {
+            config,
+            gpus,
+            pods,
+            clock,
+            ready,
+            latest,
+            waiting: None,
+            processes,
+            totals: Totals::default(),
+            history: History::default(),
+            failures: Failures::new(),
+            state: State::default(),
+        }
+    }
+
+    /// Ticks until cancelled.
+    pub async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
+        let mut interval = tokio::time::interval(self.config.sample_interval);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                _ = interval.tick() => self.tick().await?,
+            }
+        }
+    }
+
+    async fn tick(&mut self) -> anyhow::Result<()> {
+        let start = self.clock.now();
+        let reading = self.reading(start).await;
+        let (now, unix) = (self.clock.now(), self.clock.unix());
+        let pods = self.pods.pods.load_full();
+        let snapshot = self.snapshot(reading, &pods, now, unix);
+        self.state.ticks += 1;
+        self.publish(&snapshot, &pods, now, unix)?;
+        self.state.tick_seconds = self.clock.now().saturating_sub(start).as_secs_f64();
+        Ok(())
+    }
+
+    /// Asks the driver's thread. An answer that does not come in time is awaited further by the next tick, never asked for twice.
+    async fn reading(&mut self, now: Duration) -> Result<Reading, Absence> {
+        let hangs = || Absence {
+            cause: "hangs",
+            message: format!("NVML has not answered for {:?}; look at dmesg for Xid errors", limits::READING),
+        };
+        let Some(mut answer) = self.waiting.take().or_else(|| self.gpus.ask(now)) else { return Err(hangs()) };
+        match tokio::time::timeout(limits::READING, &mut answer).await {
+            Ok(Ok(answer)) => {
+                self.failures = answer.failures;
+                answer.reading
+            }
+            Ok(Err(_gone)) => {
+                Err(Absence { cause: "thread_ended", message: "the NVML thread ended; restart the agent".into() })
+            }
+            Err(_elapsed) => {
+                self.waiting = Some(answer);
+                Err(hangs())
+            }
+        }
+    }
+
+    fn snapshot(&mut self, reading: Result<Reading, Absence>, pods: &Pods, now: Duration, unix: f64) -> Snapshot {
+        self.note(reading.as_ref().err());
+        let Ok(reading) = reading else { return Snapshot::default() };
+        self.state.last_reading = Some(unix);
+        let resolved = self.processes.resolve(&pids(&reading), &pods.holders, &pods.names, now);
+        if resolved.stranger {
+            self.pods.stranger.notify_one();
+        }
+        let snapshot = attribute(reading, &pods.holders, &resolved.whose);
+        self.totals.advance(&snapshot, now, self.config.sample_interval * limits::GAP_TICKS);
+        self.history.record(&snapshot, now, unix);
+        snapshot
+    }
+
+    /// Tells readiness and the log when NVML comes and goes: once per change.
+    fn note(&mut self, absence: Option<&Absence>) {
+        if self.state.ticks > 0 && self.state.absence.as_ref() == absence {
+            return;
+        }
+        match absence {
+            None => {
+                tracing::info!("GPUs are read");
+                self.ready.done("nvml");
+            }
+            Some(absence) => {
+                tracing::warn!(cause = absence.cause, "{absence}; the agent stays up and tries again");
+                self.ready.pending("nvml", &*absence.message);
+            }
+        }
+        self.state.absence = absence.cloned();
+    }
+
+    fn publish(&mut self, snapshot: &Snapshot, pods: &Pods, now: Duration, unix: f64) -> anyhow::Result<()> {
+        let own = self.own(snapshot, pods, now);
+        let sources = Sources {
+            snapshot,
+            totals: &self.totals,
+            time: unix,
+            node: &self.config.node_name,
+            names: self.config.dcgm_names,
+            own: &own,
+            series_max: limits::SERIES,
+        };
+        let Page { text, series, dropped } = exposition::render(&sources, self.state.page.0)?;
+        let usage = Usage {
+            node: self.config.node_name.as_str().into(),
+            time: unix,
+            sample_interval_seconds: self.config.sample_interval.as_secs_f64(),
+            problem: self.state.absence.as_ref().map(|absence| absence.message.as_str().into()),
+            pods_age_seconds: own.pods_age,
+            gpus: usage::gpus(snapshot, &self.history, now),
+        };
+        self.state.page = (text.len(), series);
+        self.state.dropped += dropped as u64;
+        let published = Published { page: text.into(), compressed: OnceLock::new(), usage, at: now };
+        self.latest.store(Some(Arc::new(published)));
+        Ok(())
+    }
+
+    fn own<'a>(&'a self, snapshot: &'a Snapshot, pods: &Pods, now: Duration) -> Own<'a> {
+        let mut holding: Vec<_> = snapshot.shares.iter().filter(|share| share.held).map(|share| &share.owner).collect();
+        holding.sort_unstable();
+        holding.dedup();
+        Own {
+            version: env!("CARGO_PKG_VERSION"),
+            driver_version: snapshot.driver_version.as_deref(),
+            nvml_absence: self.state.absence.as_ref().map(|absence| absence.cause),
+            nvml_failures: self.failures.iter().map(|(&(call, cause), &count)| (call, cause, count)).collect(),
+            ticks: self.state.ticks,
+            tick_seconds: self.state.tick_seconds,
+            last_reading: self.state.last_reading,
+            kubelet_up: pods.up,
+            kubelet_last_success: pods.made.map(|(_, unix)| unix),
+            pods_age: pods.made.map(|(made, _)| now.saturating_sub(made).as_secs_f64()),
+            kubelet_failures: pods.failures,
+            containers: holding.len(),
+            unknown_ids: pods.holders.unknown_ids,
+            unknown_processes: snapshot.gpus.iter().map(|gpu| gpu.unknown_processes).sum(),
+            series: self.state.page.1,
+            series_dropped: self.state.dropped,
+        }
+    }
+}
+
+/// Every pid that the driver named.
+#[must_use]
+pub fn pids(reading: &Reading) -> BTreeSet<u32> {
+    let listed = reading.gpus.iter().flat_map(|gpu| gpu.processes.iter().flatten()).map(|process| process.pid);
+    let used = reading.gpus.iter().flat_map(|gpu| gpu.process_utilization.iter().flatten()).map(|used| used.pid);
+    listed.chain(used).collect()
+}
