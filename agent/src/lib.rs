@@ -54,8 +54,9 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     let mut tasks = JoinSet::new();
     if let Some(socket) = config.kubelet_socket.clone() {
         ready.pending("kubelet", "no answer yet");
-        let checkpoint = config.kubelet_checkpoint.clone();
-        tasks.spawn(pods::poll::run(socket, checkpoint, Arc::clone(&pods), (clock, ready.clone()), stop.clone()));
+        let (checkpoint, shared) = (config.kubelet_checkpoint.clone(), Arc::clone(&pods));
+        let poll = pods::poll::Poll { socket, checkpoint, shared, clock, ready: ready.clone() };
+        tasks.spawn(poll.run(stop.clone()));
     }
     let sampler = Sampler::new(Arc::clone(&config), gpus, pods, (clock, ready.clone()), Arc::clone(&latest));
     tasks.spawn(sampler.run(stop.clone()));

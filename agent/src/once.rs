@@ -13,7 +13,6 @@ use crate::config::{Config, limits};
 use crate::gpu::Reading;
 use crate::gpu::thread::GpuThread;
 use crate::pods::Holders;
-use crate::pods::checkpoint::Names;
 use crate::pods::kubelet::Kubelet;
 use crate::pods::processes::Processes;
 use crate::sampler::pids;
@@ -30,7 +29,7 @@ pub async fn once(config: &Config, out: &mut impl Write) -> anyhow::Result<()> {
     tokio::time::sleep(BETWEEN).await;
     let reading = read(&gpus, &clock).await?;
     let mut processes = Processes::new(config.host_proc.clone(), config.host_logs.clone());
-    let resolved = processes.resolve(&pids(&reading), &holders, &Names::new(), clock.now());
+    let resolved = processes.resolve(&pids(&reading), &holders, clock.now());
     let snapshot = attribute(reading, &holders, &resolved.whose);
     out.write_all(table(&config.node_name, &snapshot).as_bytes())?;
     Ok(())

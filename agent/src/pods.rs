@@ -103,6 +103,8 @@ pub struct Holders {
     pub assignments: Vec<Assignment>,
     /// Ids in forms that we do not know.
     pub unknown_ids: usize,
+    /// Containers by pod uid, out of the checkpoint.
+    pub names: checkpoint::Names,
 }
 
 impl Holders {

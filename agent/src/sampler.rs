@@ -143,7 +143,7 @@ impl Sampler {
         self.note(reading.as_ref().err());
         let Ok(reading) = reading else { return Snapshot::default() };
         self.state.last_reading = Some(unix);
-        let resolved = self.processes.resolve(&pids(&reading), &pods.holders, &pods.names, now);
+        let resolved = self.processes.resolve(&pids(&reading), &pods.holders, now);
         if resolved.stranger {
             self.pods.stranger.notify_one();
         }

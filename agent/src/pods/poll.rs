@@ -22,8 +22,6 @@ use crate::ready::Ready;
 pub struct Pods {
     /// Who holds what.
     pub holders: Arc<Holders>,
-    /// Names out of the checkpoint.
-    pub names: Arc<Names>,
     /// When the map was made: monotonic, and seconds since 1970.
     pub made: Option<(Duration, f64)>,
     /// Whether the last question was answered; `None` before the first, and without a kubelet.
@@ -41,24 +39,67 @@ pub struct Shared {
     pub stranger: Notify,
 }
 
-/// Asks for as long as the agent runs. Ends only when cancelled, or when the socket's path is no path.
-pub async fn run(
-    socket: PathBuf,
-    checkpoint: Option<PathBuf>,
-    shared: Arc<Shared>,
-    (clock, ready): (Clock, Ready),
-    stop: CancellationToken,
-) -> anyhow::Result<()> {
-    let mut kubelet = Kubelet::new(&socket)
-        .map_err(|error| anyhow::anyhow!("--kubelet-socket {}: {error}; give an absolute path", socket.display()))?;
-    loop {
-        let before = Pods::clone(&shared.pods.load());
-        let after = ask(&mut kubelet, checkpoint.as_deref(), before, &clock, &ready, &socket).await;
-        shared.pods.store(Arc::new(after));
-        tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            () = tokio::time::sleep(limits::PODS_INTERVAL) => {}
-            () = rung(&shared.stranger) => {}
+/// What the loop works with.
+#[derive(Debug)]
+pub struct Poll {
+    /// The kubelet's socket.
+    pub socket: PathBuf,
+    /// The device manager's checkpoint.
+    pub checkpoint: Option<PathBuf>,
+    /// Where the map is published.
+    pub shared: Arc<Shared>,
+    /// For the map's age.
+    pub clock: Clock,
+    /// Told when the first answer came.
+    pub ready: Ready,
+}
+
+impl Poll {
+    /// Asks for as long as the agent runs. Ends only when cancelled, or when the socket's path is no path.
+    pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let mut kubelet = Kubelet::new(&self.socket).map_err(|error| {
+            anyhow::anyhow!("--kubelet-socket {}: {error}; give an absolute path", self.socket.display())
+        })?;
+        loop {
+            let before = Pods::clone(&self.shared.pods.load());
+            let answer = kubelet.holders().await;
+            self.shared.pods.store(Arc::new(self.next(before, answer)));
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = tokio::time::sleep(limits::PODS_INTERVAL) => {}
+                () = rung(&self.shared.stranger) => {}
+            }
+        }
+    }
+
+    fn next(&self, before: Pods, answer: Result<Holders, String>) -> Pods {
+        let socket = self.socket.display();
+        match answer {
+            Ok(mut holders) => {
+                if before.up != Some(true) {
+                    tracing::info!(%socket, devices = holders.assignments.len(), "the kubelet answers");
+                }
+                self.ready.done("kubelet");
+                if let Some(path) = &self.checkpoint {
+                    holders.names = names(path, &holders);
+                }
+                Pods {
+                    holders: Arc::new(holders),
+                    made: Some((self.clock.now(), self.clock.unix())),
+                    up: Some(true),
+                    ..before
+                }
+            }
+            Err(reason) => {
+                let message = format!("{socket} does not answer: {reason}; is it mounted, and is the agent root?");
+                if before.up != Some(false) {
+                    tracing::warn!("{message}");
+                }
+                if before.made.is_none() {
+                    self.ready.pending("kubelet", message);
+                }
+                Pods { up: Some(false), failures: before.failures + 1, ..before }
+            }
         }
     }
 }
@@ -67,47 +108,6 @@ pub async fn run(
 async fn rung(stranger: &Notify) {
     tokio::time::sleep(limits::PODS_INTERVAL_MIN).await;
     stranger.notified().await;
-}
-
-async fn ask(
-    kubelet: &mut Kubelet,
-    checkpoint: Option<&Path>,
-    before: Pods,
-    clock: &Clock,
-    ready: &Ready,
-    socket: &Path,
-) -> Pods {
-    match kubelet.holders().await {
-        Ok(holders) => {
-            if before.up != Some(true) {
-                tracing::info!(socket = %socket.display(), devices = holders.assignments.len(), "the kubelet answers");
-            }
-            ready.done("kubelet");
-            let names = if *before.holders == holders && !before.names.is_empty() {
-                before.names
-            } else {
-                Arc::new(checkpoint.map(|path| names(path, &holders)).unwrap_or_default())
-            };
-            Pods {
-                holders: Arc::new(holders),
-                names,
-                made: Some((clock.now(), clock.unix())),
-                up: Some(true),
-                ..before
-            }
-        }
-        Err(reason) => {
-            let message =
-                format!("{} does not answer: {reason}; is it mounted, and is the agent root?", socket.display());
-            if before.up != Some(false) {
-                tracing::warn!("{message}");
-            }
-            if before.made.is_none() {
-                ready.pending("kubelet", message);
-            }
-            Pods { up: Some(false), failures: before.failures + 1, ..before }
-        }
-    }
 }
 
 /// The checkpoint's names; none when it is not there or broken, since it is only the second way to a name.

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::cgroup::place;
-use super::checkpoint::Names;
 use super::{Holders, Owner, Whose};
 
 /// How often a known pid's start time is read again, and how long a pid is remembered after it left the GPU: its last
@@ -21,6 +20,9 @@ const PIDS_MAX: usize = 4096;
 const CGROUP_MAX: u64 = 64 << 10;
 const ENTRIES_MAX: usize = 16_384;
 
+/// A pod by namespace and name.
+type PodName = (Arc<str>, Arc<str>);
+
 /// What is remembered about processes and containers.
 #[derive(Debug)]
 pub struct Processes {
@@ -28,7 +30,7 @@ pub struct Processes {
     logs: PathBuf,
     known: BTreeMap<u32, Known>,
     containers: BTreeMap<Box<str>, Arc<Owner>>,
-    pods: BTreeMap<Box<str>, (Arc<str>, Arc<str>)>,
+    pods: BTreeMap<Box<str>, PodName>,
     relist_due: Duration,
 }
 
@@ -65,12 +67,12 @@ impl Processes {
     }
 
     /// Finds out to whom the pids belong. `now` is monotonic. Reads files: a few microseconds for each new pid.
-    pub fn resolve(&mut self, pids: &BTreeSet<u32>, holders: &Holders, names: &Names, now: Duration) -> Resolved {
+    pub fn resolve(&mut self, pids: &BTreeSet<u32>, holders: &Holders, now: Duration) -> Resolved {
         self.known.retain(|_, known| now.saturating_sub(known.seen) < RECHECK);
         let mut resolved = Resolved::default();
         for &pid in pids {
             let recheck = self.known.get(&pid).is_none_or(|known| now.saturating_sub(known.checked) >= known.pace());
-            if recheck && !self.check(pid, holders, names, now, &mut resolved) {
+            if recheck && !self.check(pid, holders, now, &mut resolved) {
                 continue;
             }
             if let Some(known) = self.known.get_mut(&pid) {
@@ -82,7 +84,7 @@ impl Processes {
     }
 
     /// Looks at a pid that is new or due. False when there is no room to remember it.
-    fn check(&mut self, pid: u32, holders: &Holders, names: &Names, now: Duration, resolved: &mut Resolved) -> bool {
+    fn check(&mut self, pid: u32, holders: &Holders, now: Duration, resolved: &mut Resolved) -> bool {
         let start_time = start_time(&self.proc, pid);
         let new = !self.known.contains_key(&pid);
         if let Some(known) = self.known.get_mut(&pid) {
@@ -94,7 +96,7 @@ impl Processes {
         } else if self.known.len() >= PIDS_MAX {
             return false;
         }
-        let whose = self.whose(pid, holders, names, now);
+        let whose = self.whose(pid, holders, now);
         resolved.stranger |= match &whose {
             Whose::Container(owner) => !holders.assignments.iter().any(|assignment| assignment.owner == *owner),
             Whose::Unknown => new,
@@ -104,7 +106,7 @@ impl Processes {
         true
     }
 
-    fn whose(&mut self, pid: u32, holders: &Holders, names: &Names, now: Duration) -> Whose {
+    fn whose(&mut self, pid: u32, holders: &Holders, now: Duration) -> Whose {
         let Some(text) = read(&self.proc.join(pid.to_string()).join("cgroup")) else { return Whose::Unknown };
         let Some(place) = place(&text) else { return Whose::Host };
         let listed = |this: &Self| {
@@ -117,7 +119,8 @@ impl Processes {
         }
         let by_id = place.container_id.and_then(|id| self.containers.get(id)).cloned();
         let by_pod = || self.only_holder(&place.pod_uid, holders);
-        let by_checkpoint = || only(names.iter().filter(|((uid, _), _)| *uid == place.pod_uid).map(|(_, owner)| owner));
+        let by_checkpoint =
+            || only(holders.names.iter().filter(|((uid, _), _)| *uid == place.pod_uid).map(|(_, owner)| owner));
         by_id.or_else(by_pod).or_else(by_checkpoint).map_or(Whose::Unknown, Whose::Container)
     }
 
@@ -152,7 +155,7 @@ fn container_log(name: &str) -> Option<(Box<str>, Arc<Owner>)> {
 }
 
 /// `<namespace>_<pod>_<uid>`.
-fn pod_log(name: &str) -> Option<(Box<str>, (Arc<str>, Arc<str>))> {
+fn pod_log(name: &str) -> Option<(Box<str>, PodName)> {
     let mut parts = name.split('_');
     let (namespace, pod, uid) = (parts.next()?, parts.next()?, parts.next()?);
     parts.next().is_none().then(|| (uid.into(), (namespace.into(), pod.into())))

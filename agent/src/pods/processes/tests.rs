@@ -53,7 +53,7 @@ fn holders(owners: &[(&str, &str)]) -> Holders {
 }
 
 fn whose(processes: &mut Processes, pid: u32, holders: &Holders, now: u64) -> (Option<Whose>, bool) {
-    let resolved = processes.resolve(&BTreeSet::from([pid]), holders, &Names::new(), Duration::from_secs(now));
+    let resolved = processes.resolve(&BTreeSet::from([pid]), holders, Duration::from_secs(now));
     (resolved.whose.get(&pid).cloned(), resolved.stranger)
 }
 
@@ -91,8 +91,9 @@ fn a_pod_with_one_holder_needs_no_container_id() {
 fn the_checkpoint_names_what_the_logs_do_not() {
     let node = Node::new();
     node.process(41, 7, &format!("0::/kubepods/pod{UID}/{}", id('a')));
-    let names = Names::from([((UID.to_owned(), "main".to_owned()), owner("train-0", "main"))]);
-    let found = node.processes().resolve(&BTreeSet::from([41]), &holders(&[]), &names, Duration::ZERO);
+    let names = [((UID.to_owned(), "main".to_owned()), owner("train-0", "main"))].into();
+    let holders = Holders { names, ..holders(&[]) };
+    let found = node.processes().resolve(&BTreeSet::from([41]), &holders, Duration::ZERO);
     assert_eq!(found.whose[&41], Whose::Container(owner("train-0", "main")));
 }
 
