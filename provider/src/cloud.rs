@@ -1,6 +1,8 @@
 //! The one door to a cloud: three verbs in our words. Adapters stay plain; deadlines, retries and metrics are
 //! decorators around them.
 
+pub mod metered;
+pub mod patient;
 pub mod sim;
 
 use async_trait::async_trait;

@@ -98,11 +98,14 @@ pub struct Policy {
     pub priorities: Option<Arc<priority::Priorities>>,
     /// The label whose value is a GPU model.
     pub gpu_label: Arc<str>,
+    /// What a person should know of the list: shown and logged, never acted on.
+    pub warnings: Vec<String>,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { filters: Filter::ALL.to_vec(), priorities: None, gpu_label: "k8s.amazonaws.com/accelerator".into() }
+        let filters = Filter::ALL.to_vec();
+        Self { filters, priorities: None, gpu_label: "k8s.amazonaws.com/accelerator".into(), warnings: Vec::new() }
     }
 }
 

@@ -95,6 +95,19 @@ impl GroupView {
         self.intents.iter().map(Intent::refused).sum()
     }
 
+    /// Machines wanted that no launch asks for yet.
+    #[must_use]
+    pub fn idle(&self) -> u32 {
+        self.intents.iter().map(Intent::idle).sum()
+    }
+
+    /// Whether a launch is out, or a machine of ours has come and is not a Node yet: that one says how the group does.
+    #[must_use]
+    pub fn probed(&self) -> bool {
+        let fresh = |it: &InstanceView| it.is_live() && it.intent.is_some() && it.registered_at.is_none();
+        self.intents.iter().any(Intent::in_flight) || self.instances.iter().any(fresh)
+    }
+
     /// The machine of that id.
     #[must_use]
     pub fn instance(&self, id: &str) -> Option<&InstanceView> {

@@ -3,10 +3,58 @@
 //! One writer, the [`keeper`], refreshes what the [`cloud`] holds, carries out what CA asks, and publishes an
 //! immutable [`snapshot::Snapshot`]. Everything CA, Prometheus or a person reads is answered from that snapshot.
 
+pub mod args;
 pub mod cloud;
+pub mod config;
 pub mod decisions;
 pub mod expander;
 pub mod fleet;
+pub mod grpc;
+pub mod keeper;
+pub mod metrics;
+pub mod policy;
+pub mod ready;
 pub mod replay;
+mod running;
 pub mod snapshot;
 pub mod timestamp;
+mod watch;
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use crate::{
+    decisions::Decisions, fleet::template::Dialect, metrics::Metrics, policy::Policies, ready::Ready,
+};
+
+pub use running::{Running, start};
+
+/// What every door of the program looks at.
+pub struct Shared {
+    /// The way to the keeper, and the snapshot.
+    pub keeper: keeper::Handle,
+    /// How nodes are labelled.
+    pub dialect: Arc<Dialect>,
+    /// The operator's part in a decision.
+    pub policies: Policies,
+    /// The last decisions.
+    pub decisions: Arc<Mutex<Decisions>>,
+    /// Where things are counted.
+    pub metrics: Arc<Metrics>,
+    /// What the program still waits for.
+    pub ready: Ready,
+    /// Groups that a person has been warned about.
+    warned: Mutex<BTreeSet<String>>,
+}
+
+impl Shared {
+    /// Says something about a group in the log, once in the life of the process.
+    pub(crate) fn warn_once(&self, group: &str, what: &str) {
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        if warned.insert(group.to_owned()) {
+            tracing::warn!(group, "{what}");
+        }
+    }
+}

@@ -1,3 +1,7 @@
 //! The bell: parse, run, exit code.
 
-fn main() {}
+use clap::Parser as _;
+
+fn main() -> std::process::ExitCode {
+    windlass_provider::args::run(&windlass_provider::args::Args::parse())
+}

@@ -111,6 +111,12 @@ impl Intent {
         self.count(|unit| unit.state == UnitState::Waiting)
     }
 
+    /// How many of those no launch asks for yet.
+    #[must_use]
+    pub fn idle(&self) -> u32 {
+        self.count(|unit| unit.launch == 0 && unit.state == UnitState::Waiting)
+    }
+
     /// How many were refused and are still shown.
     #[must_use]
     pub fn refused(&self) -> u32 {

@@ -322,12 +322,14 @@ impl Fleet {
         picked.filter(|(_, ids): &(_, Vec<_>)| !ids.is_empty()).collect()
     }
 
-    /// Lets go of what has been shown or kept long enough.
-    pub fn expire(&mut self, now: Timestamp) {
+    /// Lets go of what has been shown or kept long enough. True when that changed anything.
+    pub fn expire(&mut self, now: Timestamp) -> bool {
         let busy = self.groups.values().filter(|view| !view.intents.is_empty());
         let groups: Vec<GroupId> = busy.map(|view| view.group.id.clone()).collect();
+        let mut changed = false;
         for group in groups {
-            self.change(group.as_str(), |view| expire(view, now));
+            let Some(before) = self.group(group.as_str()).cloned() else { continue };
+            changed |= self.change(group.as_str(), |view| expire(view, now, &before.intents)).unwrap_or(false);
         }
         self.unplaced.intents.retain(|intent| intent.at + GONE_KEPT > now);
         if self.gone.len() > GONE_LIMIT || self.gone.values().any(|gone| gone.at + GONE_KEPT <= now) {
@@ -337,6 +339,7 @@ impl Fleet {
                 gone.pop_first();
             }
         }
+        changed
     }
 }
 
@@ -404,7 +407,7 @@ fn add(view: &mut GroupView, instance: &Instance, intent: &IntentId, now: Timest
     }
 }
 
-fn expire(view: &mut GroupView, now: Timestamp) {
+fn expire(view: &mut GroupView, now: Timestamp, before: &[Intent]) -> bool {
     let settled = |id: &InstanceId| {
         let registered =
             view.instances.binary_search_by(|it| it.id.cmp(id)).ok().map(|at| view.instances[at].registered_at);
@@ -414,6 +417,7 @@ fn expire(view: &mut GroupView, now: Timestamp) {
         intent.expire_refused(REFUSED_SHOWN, now);
     }
     view.intents.retain(|intent| intent.waiting() + intent.refused() > 0 || !intent.machines().all(settled));
+    view.intents != before
 }
 
 fn is_ending(instance: &InstanceView) -> bool {

@@ -317,7 +317,7 @@ impl Story {
                 self.cloud.remove(&id);
             }
             Step::List => self.list(),
-            Step::Expire => self.fleet.expire(now),
+            Step::Expire => _ = self.fleet.expire(now),
             Step::Restart => {
                 self.fleet = Fleet::restore(self.fleet.saved());
                 self.list();

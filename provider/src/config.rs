@@ -1,0 +1,373 @@
+//! What an operator writes, and what it means: YAML in camelCase, unknown keys refused. Every default and every limit
+//! of the program stands here.
+
+mod check;
+mod place;
+
+use std::{collections::BTreeMap, fmt, net::SocketAddr, path::Path, path::PathBuf, time::Duration};
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::{
+    expander::{Filter, bought},
+    fleet::{
+        group::{Overrides, seconds::required},
+        offering::Backoff,
+    },
+};
+
+pub use check::Problem;
+
+/// Every limit of the program that is not a key of the configuration.
+pub mod limits {
+    use std::time::Duration;
+
+    /// Biggest message taken or sent. A BestOptions request of CA's scalability goal (30,000 pods, 200 groups) has tens
+    /// of MiB, and CA itself limits only what it receives (128 MiB).
+    pub const MESSAGE: usize = 256 << 20;
+    /// Requests at once on one connection; CA sends a handful.
+    pub const STREAMS: u32 = 256;
+    /// After this long a connection is asked to come again (GOAWAY), so that a moved server is found.
+    pub const CONNECTION_AGE: Duration = Duration::from_secs(30 * 60);
+    /// What is under way on such a connection, or at shutdown, may take this long.
+    pub const DRAIN: Duration = Duration::from_secs(10);
+    /// A client that does not finish its TLS handshake in this time is dropped.
+    pub const HANDSHAKE: Duration = Duration::from_secs(10);
+    /// TLS handshakes at once.
+    pub const HANDSHAKES: usize = 64;
+    /// A request that waits for the keeper longer than this is answered with an error and without effect; CA itself
+    /// gives up after five seconds.
+    pub const COMMAND: Duration = Duration::from_secs(4);
+    /// Requests waiting for the keeper.
+    pub const COMMANDS: usize = 4096;
+    /// One cloud call.
+    pub const CLOUD_CALL: Duration = Duration::from_secs(60);
+    /// How often a throttled cloud call is repeated.
+    pub const CLOUD_RETRIES: u32 = 5;
+    /// Cloud calls at once.
+    pub const CLOUD_CALLS: usize = 32;
+    /// The first wait before a cloud call is repeated; it doubles.
+    pub const RETRY: Duration = Duration::from_millis(500);
+    /// Longest wait before a cloud call is repeated.
+    pub const RETRY_MAX: Duration = Duration::from_secs(30);
+    /// A launch whose fate stays unknown is shown as refused after this long.
+    pub const LAUNCH: Duration = Duration::from_secs(300);
+    /// The state file must be written within this time, or the answer goes out without.
+    pub const STATE_WRITE: Duration = Duration::from_secs(2);
+    /// Listings in a row that may claim that all groups are gone before it is believed.
+    pub const EMPTY_LISTINGS: u32 = 3;
+    /// When CA has not called for this long it does not count as calling.
+    pub const CALLER_GONE: Duration = Duration::from_secs(60);
+    /// How often files (configuration, priorities, certificates) are looked at.
+    pub const FILE_POLL: Duration = Duration::from_secs(2);
+    /// Biggest such file.
+    pub const FILE: u64 = 4 << 20;
+}
+
+/// The whole configuration.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Config {
+    /// Where it was read from; relative paths are relative to its folder.
+    #[serde(skip)]
+    pub file: PathBuf,
+    /// The cloud whose groups are scaled.
+    pub cloud: Cloud,
+    /// The cloud provider's listener.
+    #[serde(default)]
+    pub provider: Provider,
+    /// The expander's listener and policy.
+    #[serde(default)]
+    pub expander: Expander,
+    /// The listener for metrics, health and the page.
+    #[serde(default)]
+    pub http: Http,
+    /// The node label whose value is the GPU model; the cloud's own by default.
+    #[serde(default)]
+    pub gpu_label: Option<String>,
+    /// How often the cloud is listed.
+    #[serde(default = "refresh", with = "required")]
+    pub refresh: Duration,
+    /// Where the ledger and the purchase memory are kept over a restart; in memory alone by default.
+    #[serde(default)]
+    pub state: Option<PathBuf>,
+    /// How long the same demand is not bought twice.
+    #[serde(default)]
+    pub purchase_memory: bought::Limits,
+    /// How long refusals are remembered.
+    #[serde(default)]
+    pub offerings: Backoff,
+    /// What becomes of machines that never register.
+    #[serde(default)]
+    pub unregistered: Unregistered,
+    /// What single groups say differently, by id.
+    #[serde(default)]
+    pub groups: BTreeMap<String, GroupSettings>,
+}
+
+/// Which cloud.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Cloud {
+    /// Its kind.
+    pub kind: CloudKind,
+    /// `sim`: the scenario.
+    #[serde(default)]
+    pub scenario: Option<PathBuf>,
+    /// `sim`: where its machines outlive the process.
+    #[serde(default)]
+    pub state: Option<PathBuf>,
+}
+
+/// The clouds there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CloudKind {
+    /// The embedded one.
+    Sim,
+}
+
+/// Where a listener listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// A unix socket.
+    Unix(PathBuf),
+    /// A TCP port; 0 lets the kernel choose.
+    Tcp(SocketAddr),
+}
+
+impl<'de> Deserialize<'de> for Listen {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(input)?;
+        match text.strip_prefix("unix://") {
+            Some(path) if path.starts_with('/') => Ok(Self::Unix(path.into())),
+            Some(_) => Err(serde::de::Error::custom(format!("\"{text}\": a unix socket needs an absolute path, unix:///run/x.sock"))),
+            None => text.parse().map(Self::Tcp).map_err(|_| {
+                serde::de::Error::custom(format!("\"{text}\" is no address; write unix:///run/x.sock or 0.0.0.0:8086"))
+            }),
+        }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => write!(out, "unix://{}", path.display()),
+            Self::Tcp(address) => address.fmt(out),
+        }
+    }
+}
+
+/// The cloud provider's listener. Whoever may talk to it can delete nodes.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct Provider {
+    /// A unix socket by default.
+    pub listen: Listen,
+    /// Needed on TCP.
+    pub tls: Option<MutualTls>,
+    /// Plaintext TCP without any credential: for tests on a loopback address.
+    pub insecure: bool,
+}
+
+impl Default for Provider {
+    fn default() -> Self {
+        Self { listen: Listen::Unix("/run/windlass/provider.sock".into()), tls: None, insecure: false }
+    }
+}
+
+/// A server certificate, and whose clients are let in. The files are read again when they change.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct MutualTls {
+    /// PEM, the chain with the server's own first.
+    pub cert: PathBuf,
+    /// PEM.
+    pub key: PathBuf,
+    /// PEM: clients must show a certificate of one of these.
+    pub client_ca: PathBuf,
+}
+
+/// A server certificate. The files are read again when they change.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct ServerTls {
+    /// PEM, the chain with the server's own first.
+    pub cert: PathBuf,
+    /// PEM.
+    pub key: PathBuf,
+}
+
+/// A certificate made at start, for want of a configured one.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct SelfSigned {
+    /// Where CA finds what to trust (`--grpc-expander-cert`); written before the port listens.
+    pub ca_file: PathBuf,
+    /// The names CA may use in `--grpc-expander-url`.
+    pub names: Vec<String>,
+}
+
+impl Default for SelfSigned {
+    fn default() -> Self {
+        Self { ca_file: "/run/windlass/expander-ca.crt".into(), names: vec!["localhost".to_owned(), "127.0.0.1".to_owned()] }
+    }
+}
+
+/// The expander.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct Expander {
+    /// TCP; CA insists on TLS here.
+    pub listen: SocketAddr,
+    /// A certificate of the operator's.
+    pub tls: Option<ServerTls>,
+    /// Used when there is none.
+    pub self_signed: SelfSigned,
+    /// The row of filters, in order.
+    pub filters: Vec<Filter>,
+    /// The operator's order of groups; spot first by default.
+    pub priorities: Option<Priorities>,
+}
+
+impl Default for Expander {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([0, 0, 0, 0], 8087)),
+            tls: None,
+            self_signed: SelfSigned::default(),
+            filters: Filter::ALL.to_vec(),
+            priorities: None,
+        }
+    }
+}
+
+/// The operator's order of groups: a file in the format of CA's priority expander, or the list itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Priorities {
+    /// A file, read again when it changes.
+    File(PathBuf),
+    /// Patterns by number, the highest wins.
+    List(BTreeMap<i64, Vec<String>>),
+}
+
+impl<'de> Deserialize<'de> for Priorities {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        struct Map;
+        impl<'de> serde::de::Visitor<'de> for Map {
+            type Value = Priorities;
+
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str("either `file: PATH` or a list such as `50: [\".*spot.*\"]`")
+            }
+
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Priorities, A::Error> {
+                let mut list = BTreeMap::new();
+                let mut file = None;
+                while let Some(key) = map.next_key::<String>()? {
+                    match key.parse::<i64>() {
+                        Ok(rank) => _ = list.insert(rank, map.next_value()?),
+                        Err(_) if key == "file" => file = Some(map.next_value()?),
+                        Err(_) => return Err(serde::de::Error::custom(format!("\"{key}\" is neither a whole number nor `file`"))),
+                    }
+                }
+                match file {
+                    Some(_) if !list.is_empty() => Err(serde::de::Error::custom("a file and a list cannot both be given")),
+                    Some(file) => Ok(Priorities::File(file)),
+                    None => Ok(Priorities::List(list)),
+                }
+            }
+        }
+        input.deserialize_map(Map)
+    }
+}
+
+/// The listener for metrics, health and the page.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct Http {
+    /// TCP.
+    pub listen: SocketAddr,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([0, 0, 0, 0], 8085)) }
+    }
+}
+
+/// What becomes of machines that never register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct Unregistered {
+    /// A machine we launched that CA has not seen as a Node for this long, while CA was calling, is ended: CA itself
+    /// forgets some of them.
+    #[serde(with = "required")]
+    pub reap_after: Duration,
+}
+
+impl Default for Unregistered {
+    fn default() -> Self {
+        Self { reap_after: Duration::from_secs(20 * 60) }
+    }
+}
+
+/// What one group says differently.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct GroupSettings {
+    /// Over CA's flags and over what the cloud says.
+    pub options: Overrides,
+}
+
+fn refresh() -> Duration {
+    Duration::from_secs(10)
+}
+
+impl Config {
+    /// Reads and checks a configuration file.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, each with file, line, key and remedy.
+    pub fn load(file: &Path) -> Result<Self, Vec<Problem>> {
+        Self::parse(&check::read(file)?, file)
+    }
+
+    /// The same for text that stands for the file.
+    ///
+    /// # Errors
+    /// As for [`Config::load`].
+    pub fn parse(text: &str, file: &Path) -> Result<Self, Vec<Problem>> {
+        let mut config: Self = serde_saphyr::from_str(text).map_err(|error| vec![check::unreadable(&error, text, file)])?;
+        file.clone_into(&mut config.file);
+        config.settle_paths();
+        let problems = check::problems(&config, text);
+        if problems.is_empty() { Ok(config) } else { Err(problems) }
+    }
+
+    /// Relative paths start at the file's folder, so that `check` and the program agree wherever they are started.
+    fn settle_paths(&mut self) {
+        let folder = self.file.parent().unwrap_or(Path::new("")).to_owned();
+        let mut settle = |path: &mut PathBuf| *path = folder.join(&path);
+        self.state.iter_mut().chain(&mut self.cloud.scenario).chain(&mut self.cloud.state).for_each(&mut settle);
+        settle(&mut self.expander.self_signed.ca_file);
+        if let Some(tls) = &mut self.provider.tls {
+            [&mut tls.cert, &mut tls.key, &mut tls.client_ca].into_iter().for_each(&mut settle);
+        }
+        if let Some(tls) = &mut self.expander.tls {
+            [&mut tls.cert, &mut tls.key].into_iter().for_each(&mut settle);
+        }
+        if let Some(Priorities::File(file)) = &mut self.expander.priorities {
+            settle(file);
+        }
+    }
+
+    /// The overrides of single groups.
+    #[must_use]
+    pub fn overrides(&self) -> BTreeMap<String, Overrides> {
+        self.groups.iter().map(|(id, group)| (id.clone(), group.options.clone())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,184 @@
+//! What can be wrong with a configuration, said with file, line, key and remedy.
+
+use std::{fmt, io::Read as _, path::Path, path::PathBuf, time::Duration};
+
+use super::{CloudKind, Config, Listen, Priorities, limits, place};
+use crate::expander::priority;
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// In which file.
+    pub file: PathBuf,
+    /// On which line, counted from 1.
+    pub line: usize,
+    /// Under which key, `provider.tls.cert`.
+    pub key: String,
+    /// What is wrong.
+    pub what: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { file, line, key, what, remedy } = self;
+        write!(out, "{}:{line}: {key}: {what}; {remedy}", file.display())
+    }
+}
+
+/// Reads a file of sane size as text.
+pub(super) fn read(file: &Path) -> Result<String, Vec<Problem>> {
+    let mut text = String::new();
+    let opened = std::fs::File::open(file).and_then(|it| it.take(limits::FILE).read_to_string(&mut text));
+    opened.map(|_| text).map_err(|error| {
+        vec![Problem {
+            file: file.to_owned(),
+            line: 1,
+            key: String::new(),
+            what: format!("cannot be read: {error}"),
+            remedy: "give the path of a readable YAML file with --config".to_owned(),
+        }]
+    })
+}
+
+/// Text that is no configuration at all.
+pub(super) fn unreadable(error: &serde_saphyr::Error, text: &str, file: &Path) -> Problem {
+    let line = error.location().map_or(1, |at| usize::try_from(at.line()).unwrap_or(1));
+    let said = error.without_snippet().to_string();
+    let what = said.split(" at line ").next().unwrap_or(&said).to_owned();
+    let remedy = if what.contains("unknown field") || what.contains("unknown variant") {
+        "check the spelling; the README lists every key"
+    } else {
+        "the README shows a whole configuration"
+    };
+    Problem { file: file.to_owned(), line, key: place::path_at(text, line), what, remedy: remedy.to_owned() }
+}
+
+/// Everything that is wrong with a configuration that could be read.
+pub(super) fn problems(config: &Config, text: &str) -> Vec<Problem> {
+    let mut problems = Problems { config, text, found: Vec::new() };
+    problems.cloud();
+    problems.listeners();
+    problems.spans();
+    problems.groups();
+    problems.priorities();
+    problems.found
+}
+
+struct Problems<'a> {
+    config: &'a Config,
+    text: &'a str,
+    found: Vec<Problem>,
+}
+
+impl Problems<'_> {
+    fn say(&mut self, key: &str, what: impl Into<String>, remedy: &str) {
+        let (file, line) = (self.config.file.clone(), place::line_of(self.text, key));
+        self.found.push(Problem { file, line, key: key.to_owned(), what: what.into(), remedy: remedy.to_owned() });
+    }
+
+    fn readable(&mut self, key: &str, file: &Path) {
+        if let Err(error) = std::fs::File::open(file) {
+            self.say(key, format!("{} cannot be read: {error}", file.display()), "give the path of a readable file");
+        }
+    }
+
+    fn cloud(&mut self) {
+        let config = self.config;
+        match (config.cloud.kind, &config.cloud.scenario) {
+            (CloudKind::Sim, None) => self.say(
+                "cloud.scenario",
+                "is missing",
+                "the embedded cloud needs a scenario: `scenario: scenario.yaml`",
+            ),
+            (CloudKind::Sim, Some(file)) => self.readable("cloud.scenario", file),
+        }
+        if config.gpu_label.as_ref().is_some_and(String::is_empty) {
+            self.say("gpuLabel", "is empty", "name the node label that holds the GPU model, or leave the key out");
+        }
+    }
+
+    fn listeners(&mut self) {
+        let config = self.config;
+        match (&config.provider.listen, &config.provider.tls, config.provider.insecure) {
+            (Listen::Tcp(_), None, false) => self.say(
+                "provider.listen",
+                "a TCP port without TLS would let anyone delete nodes",
+                "give provider.tls (cert, key, clientCa), or use a unix socket, or say `insecure: true` on a test machine",
+            ),
+            (Listen::Tcp(_), Some(_), true) => {
+                self.say("provider.insecure", "says plaintext while TLS is configured", "remove one of the two");
+            }
+            (Listen::Unix(_), Some(_), _) => self.say(
+                "provider.tls",
+                "CA speaks no TLS over a unix socket",
+                "remove provider.tls, or listen on a TCP address",
+            ),
+            _ => {}
+        }
+        if let Some(tls) = &config.provider.tls {
+            self.readable("provider.tls.cert", &tls.cert);
+            self.readable("provider.tls.key", &tls.key);
+            self.readable("provider.tls.clientCa", &tls.client_ca);
+        }
+        if let Some(tls) = &config.expander.tls {
+            self.readable("expander.tls.cert", &tls.cert);
+            self.readable("expander.tls.key", &tls.key);
+        } else if config.expander.self_signed.names.is_empty() {
+            self.say(
+                "expander.selfSigned.names",
+                "is empty",
+                "name the host that CA uses in --grpc-expander-url, as a rule localhost",
+            );
+        }
+    }
+
+    fn spans(&mut self) {
+        let config = self.config;
+        let long = Duration::from_secs(24 * 3600);
+        let spans = [
+            ("refresh", config.refresh, Duration::from_millis(100)),
+            ("purchaseMemory.hold", config.purchase_memory.hold, Duration::ZERO),
+            ("purchaseMemory.settle", config.purchase_memory.settle, Duration::ZERO),
+            ("offerings.initialBackoff", config.offerings.initial_backoff, Duration::from_millis(1)),
+            ("offerings.maxBackoff", config.offerings.max_backoff, config.offerings.initial_backoff),
+            ("unregistered.reapAfter", config.unregistered.reap_after, Duration::from_secs(1)),
+        ];
+        for (key, span, least) in spans {
+            if span < least || span > long {
+                self.say(key, format!("{span:?} is out of range"), &format!("write a duration from {least:?} to 24h"));
+            }
+        }
+    }
+
+    fn groups(&mut self) {
+        for (id, group) in &self.config.groups {
+            let options = &group.options;
+            let thresholds = [
+                ("scaleDownUtilizationThreshold", options.scale_down_utilization_threshold),
+                ("scaleDownGpuUtilizationThreshold", options.scale_down_gpu_utilization_threshold),
+            ];
+            for (key, threshold) in thresholds {
+                if threshold.is_some_and(|threshold| !(0.0..=1.0).contains(&threshold)) {
+                    self.say(&format!("groups.{id}.options.{key}"), "is out of range", "write a share from 0 to 1");
+                }
+            }
+        }
+    }
+
+    fn priorities(&mut self) {
+        let file = self.config.file.display().to_string();
+        let wrong = match &self.config.expander.priorities {
+            None => return,
+            Some(Priorities::File(file)) => match std::fs::read_to_string(file) {
+                Ok(text) => priority::Priorities::parse(&text, &file.display().to_string()).err(),
+                Err(_) => return self.readable("expander.priorities.file", file),
+            },
+            Some(Priorities::List(list)) => priority::Priorities::compile(list, &file).err(),
+        };
+        if let Some(wrong) = wrong {
+            self.say("expander.priorities", format!("{}: {}", wrong.place, wrong.what), &wrong.remedy);
+        }
+    }
+}

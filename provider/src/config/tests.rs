@@ -1,0 +1,90 @@
+//! Configurations that are right, and what is said of those that are not.
+
+use std::path::Path;
+
+use super::*;
+
+const LEAST: &str = "cloud: {kind: sim, scenario: Cargo.toml}\n";
+
+fn parse(text: &str) -> Result<Config, Vec<String>> {
+    let said = |problems: Vec<Problem>| problems.iter().map(ToString::to_string).collect();
+    Config::parse(text, &Path::new(env!("CARGO_MANIFEST_DIR")).join("windlass.yaml")).map_err(said)
+}
+
+#[test]
+fn little_needs_to_be_said() {
+    let config = parse(LEAST).unwrap();
+    assert_eq!(config.provider.listen.to_string(), "unix:///run/windlass/provider.sock");
+    assert_eq!((config.http.listen.port(), config.expander.listen.port()), (8085, 8087));
+    assert_eq!((config.refresh, config.unregistered.reap_after), (Duration::from_secs(10), Duration::from_secs(1200)));
+    assert!(config.purchase_memory.enabled);
+    assert!(config.cloud.scenario.unwrap().is_absolute(), "relative to the file");
+}
+
+#[test]
+fn everything_can_be_said() {
+    let text = r#"
+cloud: {kind: sim, scenario: Cargo.toml, state: sim.json}
+provider: {listen: "127.0.0.1:0", insecure: true}
+expander:
+  listen: "127.0.0.1:0"
+  selfSigned: {caFile: ca.crt, names: [localhost]}
+  filters: [gpu_fit, offering, priority, waste]
+  priorities: {100: [".*spot.*"], 1: [".*"]}
+http: {listen: "127.0.0.1:0"}
+gpuLabel: cloud.google.com/gke-accelerator
+refresh: 1s
+state: state.json
+purchaseMemory: {enabled: false, hold: 10m, settle: 1m}
+offerings: {initialBackoff: 5s, maxBackoff: 1m}
+unregistered: {reapAfter: 90s}
+groups: {spot: {options: {scaleDownUnneededTime: 90s, scaleDownGpuUtilizationThreshold: 0.3}}}
+"#;
+    let config = parse(text).unwrap();
+    assert_eq!(config.overrides()["spot"].scale_down_unneeded_time, Some(Duration::from_secs(90)));
+    assert!(matches!(config.expander.priorities, Some(Priorities::List(list)) if list.len() == 2));
+    assert!(!config.purchase_memory.enabled);
+}
+
+/// The configuration beyond the cloud, and what must stand in the message: line, key, remedy.
+#[test]
+fn what_is_wrong_is_said_with_line_key_and_remedy() {
+    for (text, said) in [
+        ("gpulabel: x\n", ":2: gpulabel: ", "unknown field"),
+        ("provider:\n  lissten: x\n", ":3: provider.lissten: ", "check the spelling"),
+        ("provider:\n  listen: \"8086\"\n", ":3: provider.listen: ", "unix:///run/x.sock or 0.0.0.0:8086"),
+        ("provider:\n  listen: \"unix://run/x\"\n", ":3: provider.listen: ", "absolute path"),
+        ("provider:\n  listen: \"0.0.0.0:8086\"\n", ":3: provider.listen: ", "insecure: true"),
+        ("refresh: soon\n", ":2: refresh: ", "for example 500ms, 90s"),
+        ("refresh: 1ms\n", ":2: refresh: ", "out of range"),
+        ("purchaseMemory:\n  hold: 100h\n", ":3: purchaseMemory.hold: ", "to 24h"),
+        ("offerings:\n  initialBackoff: 1h\n", ":2: offerings.maxBackoff: ", "out of range"),
+        ("expander:\n  tls: {cert: no.pem, key: no.pem}\n", ":3: expander.tls.cert: ", "cannot be read"),
+        ("expander:\n  filters: [speed]\n", ":3: expander.filters: ", "unknown variant"),
+        ("expander:\n  priorities: {file: no.yaml}\n", ":3: expander.priorities.file: ", "cannot be read"),
+        ("expander:\n  priorities: {high: [x]}\n", ":3: expander.priorities: ", "neither a whole number"),
+        ("expander:\n  priorities: {10: [\"(\"]}\n", ":3: expander.priorities: ", "("),
+        ("groups:\n  g:\n    options:\n      scaleDownUtilizationThreshold: 2\n", ":5: groups.g.options.", "from 0 to 1"),
+        ("groups:\n  g:\n    optoins: {}\n", ":4: groups.g.optoins: ", "unknown field"),
+        ("http: {listen: nowhere}\n", ":2: http: ", "invalid socket address"),
+        ("http: [", ":2: http", ""),
+        ("gpuLabel: \"\"\n", ":2: gpuLabel: ", "leave the key out"),
+    ]
+    .map(|(text, place, words)| (text, [place, words]))
+    {
+        let problems = parse(&format!("{LEAST}{text}")).expect_err(text);
+        for words in said {
+            assert!(problems.iter().any(|it| it.contains(words)), "{text}: {problems:?} lack {words:?}");
+        }
+    }
+    for (text, words) in [
+        ("", "unexpected end of input"),
+        ("refresh: 1s\n", "missing field"),
+        ("cloud: {kind: sim}\n", "cloud.scenario"),
+        ("cloud: {kind: sim, scenario: nowhere.yaml}\n", "cannot be read"),
+        ("cloud: {kind: azure}\n", "unknown variant"),
+    ] {
+        let problems = parse(text).expect_err(text);
+        assert!(problems.iter().any(|it| it.contains(words)), "{text}: {problems:?} lack {words:?}");
+    }
+}

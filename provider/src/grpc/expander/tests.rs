@@ -1,0 +1,1 @@
+//! `BestOptions` on raw bytes.

@@ -1,0 +1,222 @@
+//! How the keeper carries things out: what CA asks, what the cloud answers, and what follows for the purchase memory
+//! and the memory of refusals.
+
+use super::{Keeper, calls::Outcome, limits};
+use crate::{
+    cloud::{Launch, Launched, Listed, metered},
+    fleet::{
+        group::{GroupId, InstanceId, Refusal},
+        ledger::{Denied, Event, Named},
+        listing::Reading,
+    },
+    timestamp::Timestamp,
+};
+
+impl Keeper {
+    /// Buys what is not already on its way for the same pods.
+    pub(super) fn increase(&mut self, group: &str, delta: i32, now: Timestamp) -> Result<(), Denied> {
+        let asked = self.fleet.may_increase(group, delta)?;
+        let intent = self.next_intent();
+        let count = self.bought.purchase(&group.into(), intent.as_str(), asked, now).min(asked);
+        self.fleet.increase(group, count, intent.clone(), now);
+        self.metrics.machines("asked", count);
+        self.metrics.machines("not-launched", asked - count);
+        let why = if count < asked { "the rest has machines on its way" } else { "" };
+        tracing::info!(group, asked, launching = count, %intent, why, "size increased");
+        (self.changed.fleet, self.changed.bought) = (true, true);
+        self.advance(group);
+        Ok(())
+    }
+
+    pub(super) fn decrease(&mut self, group: &str, delta: i32, now: Timestamp) -> Result<(), Denied> {
+        let events = self.fleet.decrease(group, delta)?;
+        tracing::info!(group, delta, "target decreased, nothing ends by it");
+        self.follow(events, now);
+        Ok(())
+    }
+
+    pub(super) fn delete(&mut self, group: &str, nodes: &[Named], now: Timestamp) -> Result<(), Denied> {
+        let deletion = self.fleet.delete(group, nodes)?;
+        if !deletion.terminate.is_empty() {
+            let ids: Vec<&str> = deletion.terminate.iter().map(InstanceId::as_str).collect();
+            tracing::info!(group, machines = ids.join(" "), "ending machines");
+        }
+        self.calls.terminate(group.into(), deletion.terminate);
+        self.follow(deletion.events, now);
+        self.advance(group);
+        Ok(())
+    }
+
+    pub(super) fn seen(&mut self, instance: &str, now: Timestamp) {
+        let event = self.fleet.seen(instance, now);
+        let group = self.fleet.group_of(instance).map(|view| view.group.id.clone());
+        self.follow(event.into_iter().collect(), now);
+        if let Some(group) = group {
+            self.advance(group.as_str());
+        }
+    }
+
+    /// Asks the cloud for what is wanted and not asked for yet. A group that let us down before is probed by one
+    /// machine, and the rest waits until that one has come, or has become a Node if that was the trouble.
+    fn advance(&mut self, group: &str) {
+        let Some(view) = self.fleet.group(group) else { return };
+        let probing = self.offerings.on_probation(&view.group);
+        if probing && view.probed() {
+            return;
+        }
+        let intents: Vec<_> = view.intents.iter().map(|intent| intent.id.clone()).collect();
+        for intent in intents {
+            let launch = self.fleet.next_launch(group, &intent, if probing { 1 } else { u32::MAX });
+            if let Some(launch) = launch {
+                tracing::info!(group, token = launch.token, count = launch.count, probing, "launching");
+                self.changed.fleet = true;
+                self.calls.launch(launch);
+                if probing {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Ends machines that no one else will: launched by us, never a Node, while CA was there to see it.
+    pub(super) fn reap(&mut self, now: Timestamp) {
+        let Some(calling_since) = self.calling_since else { return };
+        if now.since(calling_since) < self.settings.reap_after {
+            return;
+        }
+        let limit = Timestamp(now.0.saturating_sub(u64::try_from(self.settings.reap_after.as_millis()).unwrap_or(u64::MAX)));
+        for (group, machines) in self.fleet.overdue(limit) {
+            let nodes: Vec<Named> = machines.iter().map(|id| Named { id: id.to_string(), fake: true }).collect();
+            tracing::warn!(%group, count = nodes.len(), "ending machines that never registered");
+            self.metrics.machines("reaped", u32::try_from(nodes.len()).unwrap_or(u32::MAX));
+            if let Err(denied) = self.delete(group.as_str(), &nodes, now) {
+                tracing::error!(%group, "{denied}");
+            }
+        }
+    }
+
+    /// Takes in what a cloud call came to.
+    pub(super) async fn hear(&mut self, outcome: Outcome) {
+        let now = super::clock();
+        match outcome {
+            Outcome::Listed(begun, Ok(listing)) => self.listed(listing, begun, now),
+            Outcome::Listed(_, Err(error)) => {
+                let age = self.synced_at.map(|at| now.since(at));
+                tracing::warn!(?age, "the cloud could not be listed, the last listing stands: {error}");
+            }
+            Outcome::Launched(launch, answer) => self.launched(&launch, answer, now),
+            Outcome::Terminated(group, machines, answer) => self.terminated(&group, &machines, answer),
+        }
+        self.settle().await;
+    }
+
+    fn listed(&mut self, listing: Vec<Listed>, begun: Timestamp, now: Timestamp) {
+        if listing.is_empty() && self.fleet.groups().len() > 0 && self.empty_listings < limits::EMPTY_LISTINGS {
+            self.empty_listings += 1;
+            tracing::warn!("the cloud says that every group is gone; not believed yet");
+            return;
+        }
+        self.empty_listings = 0;
+        let dialect = self.dialect.clone();
+        let overrides = std::mem::take(&mut self.settings.overrides);
+        let reading = Reading { begun, now, dialect: &dialect, overrides: &overrides };
+        let events = self.fleet.listed(listing, reading);
+        self.settings.overrides = overrides;
+        self.synced_at = Some(begun);
+        self.changed.fleet = true;
+        self.follow(events, now);
+        if let Some(guard) = self.unsynced.take() {
+            drop(guard);
+            self.resume();
+        }
+        let waiting = self.fleet.groups().filter(|view| view.idle() > 0);
+        let groups: Vec<GroupId> = waiting.map(|view| view.group.id.clone()).collect();
+        groups.iter().for_each(|group| self.advance(group.as_str()));
+    }
+
+    /// Repeats what an earlier process had under way.
+    fn resume(&mut self) {
+        for launch in self.fleet.unanswered() {
+            tracing::info!(group = %launch.group, token = launch.token, "repeating a launch of the last process");
+            self.calls.launch(launch);
+        }
+        for (group, machines) in self.fleet.doomed() {
+            tracing::info!(%group, count = machines.len(), "repeating a deletion of the last process");
+            self.calls.terminate(group, machines);
+        }
+    }
+
+    fn launched(&mut self, launch: &Launch, answer: Result<Launched, Refusal>, now: Timestamp) {
+        let launched = answer.unwrap_or_else(|refusal| Launched {
+            instances: Vec::new(),
+            refused: vec![(launch.count, refusal)],
+        });
+        if let Some(view) = self.fleet.group(launch.group.as_str()).cloned() {
+            if !launched.instances.is_empty() {
+                self.offerings.note_launched(&view.group);
+            }
+            for (count, refusal) in launched.refused.iter().filter(|(count, _)| *count > 0) {
+                tracing::warn!(group = %launch.group, token = launch.token, count, code = refusal.code, "refused: {}", refusal.message);
+                self.metrics.machines(metered::class(refusal.class), *count);
+                self.offerings.note_refusal(&view.group, None, refusal, now);
+            }
+            self.changed.offerings = true;
+        }
+        if !launched.instances.is_empty() {
+            let ids: Vec<&str> = launched.instances.iter().map(|it| it.id.as_str()).collect();
+            tracing::info!(group = %launch.group, token = launch.token, machines = ids.join(" "), "launched");
+        }
+        self.metrics.machines("launched", u32::try_from(launched.instances.len()).unwrap_or(u32::MAX));
+        let events = self.fleet.launched(launch, &launched, now);
+        self.changed.fleet = true;
+        self.follow(events, now);
+        self.advance(launch.group.as_str());
+        self.next_listing = now;
+    }
+
+    fn terminated(&mut self, group: &GroupId, machines: &[InstanceId], answer: Result<(), Refusal>) {
+        match answer {
+            Ok(()) => self.metrics.machines("terminated", u32::try_from(machines.len()).unwrap_or(u32::MAX)),
+            Err(refusal) => {
+                tracing::error!(%group, code = refusal.code, "machines could not be ended and count again: {}", refusal.message);
+                self.fleet.spared(group.as_str(), machines);
+            }
+        }
+        self.changed.fleet = true;
+        self.next_listing = super::clock();
+    }
+
+    fn follow(&mut self, events: Vec<Event>, now: Timestamp) {
+        self.changed.fleet = true;
+        for event in events {
+            match event {
+                Event::Refused { intent, machines, .. } => {
+                    self.bought.refused(intent.as_str(), machines);
+                    self.changed.bought = true;
+                }
+                Event::Cancelled { intent, machines } => {
+                    self.bought.cancelled(intent.as_str(), machines);
+                    self.changed.bought = true;
+                }
+                Event::Registered { group, intent } => self.registered(&group, intent.as_ref(), now),
+                Event::NeverRegistered { group } => {
+                    if let Some(view) = self.fleet.group(group.as_str()) {
+                        tracing::warn!(%group, "a machine was given up that never registered as a node");
+                        self.offerings.note_never_registered(&view.group, now);
+                        self.changed.offerings = true;
+                    }
+                }
+            }
+        }
+    }
+
+    fn registered(&mut self, group: &GroupId, intent: Option<&crate::fleet::intents::IntentId>, now: Timestamp) {
+        let Some(intent) = intent else { return };
+        self.bought.registered(intent.as_str(), now);
+        self.metrics.machines("registered", 1);
+        if let Some(view) = self.fleet.group(group.as_str()) {
+            self.offerings.note_success(&view.group, now);
+        }
+        (self.changed.bought, self.changed.offerings) = (true, true);
+    }
+}

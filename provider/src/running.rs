@@ -1,0 +1,214 @@
+//! From a configuration to a running program: bind first, then work. Every task is owned by one set; the first to end,
+//! ends the process with its reason.
+
+use std::{
+    fmt,
+    future::Future,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
+
+use anyhow::Context as _;
+use tokio::{net::TcpListener, task::JoinSet, time};
+use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Shared,
+    cloud::{Cloud, metered::Metered, patient::Patient, sim::SimCloud},
+    config::{CloudKind, Config, Listen, limits},
+    fleet::template::Dialect,
+    grpc::{self, listen::Bound, tls::Tls},
+    keeper::{Keeper, Parts},
+    metrics::Metrics,
+    policy::Policies,
+    ready::Ready,
+    watch,
+};
+
+/// Where the cloud provider can be reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// A unix socket.
+    Unix(PathBuf),
+    /// TCP.
+    Tcp(SocketAddr),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => write!(out, "unix://{}", path.display()),
+            Self::Tcp(address) => address.fmt(out),
+        }
+    }
+}
+
+/// A running provider. Dropping it ends it at once; [`Running::stop`] ends it gently.
+pub struct Running {
+    /// Where CA reaches the cloud provider.
+    pub provider: Address,
+    /// Where CA reaches the expander.
+    pub expander: SocketAddr,
+    /// Where metrics, health and the page are.
+    pub http: SocketAddr,
+    /// What every door looks at.
+    pub shared: Arc<Shared>,
+    stop: CancellationToken,
+    tasks: JoinSet<anyhow::Result<()>>,
+}
+
+impl Running {
+    /// Begins a gentle end: no new connection, what is under way is answered, the state is written.
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// What [`Running::stop`] does, for whoever waits in [`Running::finished`] meanwhile.
+    #[must_use]
+    pub fn stopper(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
+    /// Waits for the end: the first task to end ends the others, and gives the reason.
+    ///
+    /// # Errors
+    /// Why a task ended that should not have.
+    pub async fn finished(mut self) -> anyhow::Result<()> {
+        let first = self.tasks.join_next().await.unwrap_or(Ok(Ok(())));
+        self.stop.cancel();
+        let rest = async { while self.tasks.join_next().await.is_some() {} };
+        if time::timeout(limits::DRAIN, rest).await.is_err() {
+            tracing::warn!("some connections did not end in time and are cut");
+        }
+        first.context("a task of the provider died")?
+    }
+}
+
+/// Starts everything a configuration asks for, and returns when it listens.
+///
+/// # Errors
+/// An address that cannot be had, a certificate, scenario or state file that cannot be used.
+pub async fn start(config: Config) -> anyhow::Result<Running> {
+    tracing::info!(?config, "starting");
+    let metrics = Arc::new(Metrics::new()?);
+    let ready = Ready::default();
+    let (cloud, gpu_label) = cloud(&config)?;
+    let cloud = Patient::new(Arc::new(Metered::new(cloud, metrics.clone())), limits::CLOUD_CALL);
+    let mut dialect = Dialect::aws();
+    dialect.gpu_label = config.gpu_label.clone().or(gpu_label).unwrap_or(dialect.gpu_label);
+    let dialect = Arc::new(dialect);
+    let policies = Policies::default();
+    policies.configure(&config.expander, &dialect.gpu_label);
+    let unsynced = ready.wait_for("the first listing of the cloud");
+    let parts = Parts { cloud: Arc::new(cloud), dialect: dialect.clone(), metrics: metrics.clone(), unsynced };
+    let (keeper, handle) = Keeper::new(&config, parts)?;
+    let shared = Arc::new(Shared {
+        keeper: handle,
+        dialect,
+        policies,
+        decisions: Arc::default(),
+        metrics,
+        ready,
+        warned: Mutex::default(),
+    });
+    let stop = CancellationToken::new();
+    let mut tasks = Tasks { set: JoinSet::new(), stop: stop.clone() };
+    let provider = serve_provider(&config, &shared, &mut tasks).await?;
+    let expander = serve_expander(&config, &shared, &mut tasks).await?;
+    let http = config.http.listen;
+    tasks.own("keeper", {
+        let stop = stop.clone();
+        async move {
+            keeper.run(stop).await;
+            Ok(())
+        }
+    });
+    tasks.own("configuration", watch::follow(config, shared.clone(), stop.clone()));
+    tracing::info!(%provider, %expander, %http, "listening");
+    Ok(Running { provider, expander, http, shared, stop, tasks: tasks.set })
+}
+
+/// The owner of every task while they are begun.
+struct Tasks {
+    set: JoinSet<anyhow::Result<()>>,
+    stop: CancellationToken,
+}
+
+impl Tasks {
+    fn own(&mut self, name: &'static str, task: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.set.spawn(async move {
+            task.await.with_context(|| format!("{name} failed"))?;
+            anyhow::ensure!(stop.is_cancelled(), "{name} ended by itself");
+            Ok(())
+        });
+    }
+}
+
+/// The configured cloud, and the GPU label it asks for.
+fn cloud(config: &Config) -> anyhow::Result<(Arc<dyn Cloud>, Option<String>)> {
+    match config.cloud.kind {
+        CloudKind::Sim => {
+            let scenario = config.cloud.scenario.as_deref().context("cloud.scenario is missing")?;
+            let sim = SimCloud::open(scenario, config.cloud.state.as_deref())?;
+            let label = sim.gpu_label();
+            Ok((Arc::new(sim), label))
+        }
+    }
+}
+
+async fn serve_provider(config: &Config, shared: &Arc<Shared>, tasks: &mut Tasks) -> anyhow::Result<Address> {
+    let (shared, stop) = (shared.clone(), tasks.stop.clone());
+    match grpc::listen::bind(&config.provider.listen).await? {
+        Bound::Unix(listener, file) => {
+            tasks.own("cloud provider", async move {
+                let served = grpc::serve_provider(UnixListenerStream::new(listener), shared, stop).await;
+                drop(file);
+                served
+            });
+            match &config.provider.listen {
+                Listen::Unix(path) => Ok(Address::Unix(path.clone())),
+                Listen::Tcp(address) => Ok(Address::Tcp(*address)),
+            }
+        }
+        Bound::Tcp(listener) => {
+            let address = listener.local_addr()?;
+            match &config.provider.tls {
+                Some(files) => {
+                    let tls = Tls::from_files(files.into()).context("provider.tls")?;
+                    let (incoming, accepting) = grpc::tls::incoming(listener, tls, stop.clone());
+                    tasks.own("cloud provider's TLS", accepting);
+                    tasks.own("cloud provider", grpc::serve_provider(incoming, shared, stop));
+                }
+                None => {
+                    anyhow::ensure!(config.provider.insecure, "provider.listen is TCP without TLS");
+                    tracing::warn!(%address, "plaintext: whoever reaches this port can delete nodes");
+                    tasks.own("cloud provider", grpc::serve_provider(TcpListenerStream::new(listener), shared, stop));
+                }
+            }
+            Ok(Address::Tcp(address))
+        }
+    }
+}
+
+async fn serve_expander(config: &Config, shared: &Arc<Shared>, tasks: &mut Tasks) -> anyhow::Result<SocketAddr> {
+    let settings = &config.expander;
+    // The file that CA trusts is there before the port is, so that a CA that waits for it finds a listener soon.
+    let tls = match &settings.tls {
+        Some(files) => Tls::from_files(files.into()).context("expander.tls")?,
+        None => Tls::self_signed(&settings.self_signed)?,
+    };
+    let listener = listen(settings.listen).await?;
+    let address = listener.local_addr()?;
+    let (incoming, accepting) = grpc::tls::incoming(listener, tls, tasks.stop.clone());
+    tasks.own("expander's TLS", accepting);
+    tasks.own("expander", grpc::serve_expander(incoming, shared.clone(), tasks.stop.clone()));
+    Ok(address)
+}
+
+async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let bound = TcpListener::bind(address).await;
+    bound.with_context(|| format!("cannot listen on {address}; is the port in use?"))
+}
