@@ -51,7 +51,8 @@ pub fn run(args: &Args) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     log(args);
-    match tokio::runtime::Builder::new_multi_thread().enable_all().build().map(|runtime| runtime.block_on(work(config))) {
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build().map(|runtime| runtime.block_on(work(config)))
+    {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => fail(&error),
         Err(error) => fail(&error.into()),

@@ -141,7 +141,9 @@ impl<'de> Deserialize<'de> for Listen {
         let text = String::deserialize(input)?;
         match text.strip_prefix("unix://") {
             Some(path) if path.starts_with('/') => Ok(Self::Unix(path.into())),
-            Some(_) => Err(serde::de::Error::custom(format!("\"{text}\": a unix socket needs an absolute path, unix:///run/x.sock"))),
+            Some(_) => Err(serde::de::Error::custom(format!(
+                "\"{text}\": a unix socket needs an absolute path, unix:///run/x.sock"
+            ))),
             None => text.parse().map(Self::Tcp).map_err(|_| {
                 serde::de::Error::custom(format!("\"{text}\" is no address; write unix:///run/x.sock or 0.0.0.0:8086"))
             }),
@@ -210,7 +212,10 @@ pub struct SelfSigned {
 
 impl Default for SelfSigned {
     fn default() -> Self {
-        Self { ca_file: "/run/windlass/expander-ca.crt".into(), names: vec!["localhost".to_owned(), "127.0.0.1".to_owned()] }
+        Self {
+            ca_file: "/run/windlass/expander-ca.crt".into(),
+            names: vec!["localhost".to_owned(), "127.0.0.1".to_owned()],
+        }
     }
 }
 
@@ -268,11 +273,17 @@ impl<'de> Deserialize<'de> for Priorities {
                     match key.parse::<i64>() {
                         Ok(rank) => _ = list.insert(rank, map.next_value()?),
                         Err(_) if key == "file" => file = Some(map.next_value()?),
-                        Err(_) => return Err(serde::de::Error::custom(format!("\"{key}\" is neither a whole number nor `file`"))),
+                        Err(_) => {
+                            return Err(serde::de::Error::custom(format!(
+                                "\"{key}\" is neither a whole number nor `file`"
+                            )));
+                        }
                     }
                 }
                 match file {
-                    Some(_) if !list.is_empty() => Err(serde::de::Error::custom("a file and a list cannot both be given")),
+                    Some(_) if !list.is_empty() => {
+                        Err(serde::de::Error::custom("a file and a list cannot both be given"))
+                    }
                     Some(file) => Ok(Priorities::File(file)),
                     None => Ok(Priorities::List(list)),
                 }
@@ -338,7 +349,8 @@ impl Config {
     /// # Errors
     /// As for [`Config::load`].
     pub fn parse(text: &str, file: &Path) -> Result<Self, Vec<Problem>> {
-        let mut config: Self = serde_saphyr::from_str(text).map_err(|error| vec![check::unreadable(&error, text, file)])?;
+        let mut config: Self =
+            serde_saphyr::from_str(text).map_err(|error| vec![check::unreadable(&error, text, file)])?;
         file.clone_into(&mut config.file);
         config.settle_paths();
         let problems = check::problems(&config, text);

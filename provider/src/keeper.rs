@@ -352,11 +352,8 @@ impl Keeper {
 
     async fn persist(&mut self) {
         let Some(file) = &mut self.file else { return };
-        let kept = state::Kept {
-            fleet: self.fleet.saved(),
-            bought: self.bought.clone(),
-            offerings: self.offerings.clone(),
-        };
+        let kept =
+            state::Kept { fleet: self.fleet.saved(), bought: self.bought.clone(), offerings: self.offerings.clone() };
         if let Err(error) = file.write(&kept).await {
             self.metrics.state_failed();
             tracing::error!("the state could not be kept; a restart now could buy twice: {error:#}");
@@ -374,8 +371,10 @@ fn is_booting(view: &crate::fleet::GroupView) -> bool {
 }
 
 /// The one place where the keeper reads the clock.
-#[expect(clippy::disallowed_methods, reason = "the keeper is the shell around the pure core: time is an argument there")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the keeper is the shell around the pure core: time is an argument there"
+)]
 pub(crate) fn clock() -> Timestamp {
     Timestamp::default() + SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
-

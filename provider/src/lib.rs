@@ -25,9 +25,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use crate::{
-    decisions::Decisions, fleet::template::Dialect, metrics::Metrics, policy::Policies, ready::Ready,
-};
+use crate::{decisions::Decisions, fleet::template::Dialect, metrics::Metrics, policy::Policies, ready::Ready};
 
 pub use running::{Running, start};
 

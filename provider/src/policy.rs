@@ -86,7 +86,9 @@ impl Source {
         let list = match (&self.settings.priorities, &self.text) {
             (None, _) => None,
             (Some(config::Priorities::List(list)), _) => Some(Priorities::compile(list, &config())),
-            (Some(config::Priorities::File(file)), Some(text)) => Some(Priorities::parse(text, &file.display().to_string())),
+            (Some(config::Priorities::File(file)), Some(text)) => {
+                Some(Priorities::parse(text, &file.display().to_string()))
+            }
             (Some(config::Priorities::File(file)), None) => {
                 let warning = format!("{} cannot be read; the last good list stands", file.display());
                 return self.with(before.priorities.clone(), vec![warning]);
@@ -98,12 +100,19 @@ impl Source {
                 let warnings = list.warnings().to_vec();
                 self.with(Some(Arc::new(list)), warnings)
             }
-            Some(Err(wrong)) => self.with(before.priorities.clone(), vec![format!("{wrong}; the last good list stands")]),
+            Some(Err(wrong)) => {
+                self.with(before.priorities.clone(), vec![format!("{wrong}; the last good list stands")])
+            }
         }
     }
 
     fn with(&self, priorities: Option<Arc<Priorities>>, warnings: Vec<String>) -> Policy {
-        Policy { filters: self.settings.filters.clone(), priorities, gpu_label: self.gpu_label.as_str().into(), warnings }
+        Policy {
+            filters: self.settings.filters.clone(),
+            priorities,
+            gpu_label: self.gpu_label.as_str().into(),
+            warnings,
+        }
     }
 }
 

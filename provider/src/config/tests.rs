@@ -64,7 +64,11 @@ fn what_is_wrong_is_said_with_line_key_and_remedy() {
         ("expander:\n  priorities: {file: no.yaml}\n", ":3: expander.priorities.file: ", "cannot be read"),
         ("expander:\n  priorities: {high: [x]}\n", ":3: expander.priorities: ", "neither a whole number"),
         ("expander:\n  priorities: {10: [\"(\"]}\n", ":3: expander.priorities: ", "("),
-        ("groups:\n  g:\n    options:\n      scaleDownUtilizationThreshold: 2\n", ":5: groups.g.options.", "from 0 to 1"),
+        (
+            "groups:\n  g:\n    options:\n      scaleDownUtilizationThreshold: 2\n",
+            ":5: groups.g.options.",
+            "from 0 to 1",
+        ),
         ("groups:\n  g:\n    optoins: {}\n", ":4: groups.g.optoins: ", "unknown field"),
         ("http: {listen: nowhere}\n", ":2: http: ", "invalid socket address"),
         ("http: [", ":2: http", ""),

@@ -75,9 +75,8 @@ impl cloud_provider_server::CloudProvider for CloudProvider {
     ) -> Answer<wire::PricingNodePriceResponse> {
         let snapshot = self.snapshot()?;
         let request = request.into_inner();
-        let hours = hours(
-            (request.start_timestamp.or(request.start_time), request.end_timestamp.or(request.end_time)),
-        )?;
+        let hours =
+            hours((request.start_timestamp.or(request.start_time), request.end_timestamp.or(request.end_time)))?;
         if snapshot.fleet.groups().all(|view| view.group.price_micros.is_none()) {
             return Err(Status::unimplemented("no node group has a price"));
         }
@@ -94,9 +93,8 @@ impl cloud_provider_server::CloudProvider for CloudProvider {
     ) -> Answer<wire::PricingPodPriceResponse> {
         let snapshot = self.snapshot()?;
         let request = request.into_inner();
-        let hours = hours(
-            (request.start_timestamp.or(request.start_time), request.end_timestamp.or(request.end_time)),
-        )?;
+        let hours =
+            hours((request.start_timestamp.or(request.start_time), request.end_timestamp.or(request.end_time)))?;
         let groups: Vec<_> = snapshot.fleet.groups().collect();
         let rates = prices::rates(groups.iter().copied());
         let rates = rates.ok_or_else(|| Status::unimplemented("no node group has a price"))?;

@@ -65,7 +65,10 @@ impl Expander {
 
 #[tonic::async_trait]
 impl expander_server::Expander for Expander {
-    async fn best_options(&self, request: Request<BestOptionsRequest>) -> Result<Response<BestOptionsResponse>, Status> {
+    async fn best_options(
+        &self,
+        request: Request<BestOptionsRequest>,
+    ) -> Result<Response<BestOptionsResponse>, Status> {
         let watch = Stopwatch::start();
         let answer = self.answer(request.into_inner()).await;
         let took = watch.read();
@@ -75,7 +78,11 @@ impl expander_server::Expander for Expander {
                 self.record(|decisions| decisions.record(decision.clone(), took));
             }
             Err(status) => {
-                tracing::warn!(took_ms = took.as_millis(), "no choice, the autoscaler keeps every option: {}", status.message());
+                tracing::warn!(
+                    took_ms = took.as_millis(),
+                    "no choice, the autoscaler keeps every option: {}",
+                    status.message()
+                );
                 self.record(Decisions::failed);
             }
         }
@@ -111,7 +118,12 @@ fn choices(request: BestOptionsRequest, snapshot: &Snapshot, now: Timestamp) -> 
     request.options.into_iter().map(|option| choice(option, &mut pods, snapshot, now)).collect()
 }
 
-fn choice<'a>(option: WireOption, pods: &mut pods::Pods, snapshot: &'a Snapshot, now: Timestamp) -> Result<Choice<'a>, Status> {
+fn choice<'a>(
+    option: WireOption,
+    pods: &mut pods::Pods,
+    snapshot: &'a Snapshot,
+    now: Timestamp,
+) -> Result<Choice<'a>, Status> {
     let view = snapshot.fleet.group(&option.node_group_id);
     let group = view.map(|view| &view.group);
     // CA 1.34.2 to 1.34.5 sends every pod in both fields.

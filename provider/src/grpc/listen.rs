@@ -26,7 +26,9 @@ pub(crate) async fn bind(listen: &Listen) -> anyhow::Result<Bound> {
     match listen {
         Listen::Unix(path) => {
             let bound = bind_unix(path).await;
-            bound.with_context(|| format!("cannot listen on unix://{}; is its folder there and writable?", path.display()))
+            bound.with_context(|| {
+                format!("cannot listen on unix://{}; is its folder there and writable?", path.display())
+            })
         }
         Listen::Tcp(address) => {
             let bound = TcpListener::bind(address).await;

@@ -83,8 +83,7 @@ mod tests {
 
     #[test]
     fn nothing_is_said_where_nothing_is_overridden_or_saying_it_would_hurt() {
-        let overrides =
-            Overrides { scale_down_unneeded_time: Some(Duration::from_secs(90)), ..Overrides::default() };
+        let overrides = Overrides { scale_down_unneeded_time: Some(Duration::from_secs(90)), ..Overrides::default() };
         for (era, old, provision, new, answered) in [
             ("1.28", true, false, false, false),
             ("1.33", true, true, false, true),

@@ -84,7 +84,8 @@ impl Keeper {
         if now.since(calling_since) < self.settings.reap_after {
             return;
         }
-        let limit = Timestamp(now.0.saturating_sub(u64::try_from(self.settings.reap_after.as_millis()).unwrap_or(u64::MAX)));
+        let limit =
+            Timestamp(now.0.saturating_sub(u64::try_from(self.settings.reap_after.as_millis()).unwrap_or(u64::MAX)));
         for (group, machines) in self.fleet.overdue(limit) {
             let nodes: Vec<Named> = machines.iter().map(|id| Named { id: id.to_string(), fake: true }).collect();
             tracing::warn!(%group, count = nodes.len(), "ending machines that never registered");
@@ -147,10 +148,8 @@ impl Keeper {
     }
 
     fn launched(&mut self, launch: &Launch, answer: Result<Launched, Refusal>, now: Timestamp) {
-        let launched = answer.unwrap_or_else(|refusal| Launched {
-            instances: Vec::new(),
-            refused: vec![(launch.count, refusal)],
-        });
+        let launched =
+            answer.unwrap_or_else(|refusal| Launched { instances: Vec::new(), refused: vec![(launch.count, refusal)] });
         if let Some(view) = self.fleet.group(launch.group.as_str()).cloned() {
             if !launched.instances.is_empty() {
                 self.offerings.note_launched(&view.group);

@@ -105,7 +105,8 @@ fn spec(bytes: &[u8], ask: &mut PodAsk) -> Result<(), Malformed> {
     let mut total = with_inits(sum, &inits);
     total.replace(whole);
     total.add(&overhead);
-    (ask.cpu_milli, ask.memory, ask.extended) = (total.cpu_milli.unwrap_or(0), total.memory.unwrap_or(0), total.extended);
+    (ask.cpu_milli, ask.memory, ask.extended) =
+        (total.cpu_milli.unwrap_or(0), total.memory.unwrap_or(0), total.extended);
     Ok(())
 }
 

@@ -40,7 +40,10 @@ fn encode(pod: &Value) -> Bytes {
             .map(|expression| core::NodeSelectorRequirement {
                 key: expression[0].as_str().map(str::to_owned),
                 operator: expression[1].as_str().map(str::to_owned),
-                values: expression.as_array().unwrap()[2..].iter().map(|value| value.as_str().unwrap().to_owned()).collect(),
+                values: expression.as_array().unwrap()[2..]
+                    .iter()
+                    .map(|value| value.as_str().unwrap().to_owned())
+                    .collect(),
             })
             .collect(),
     });
