@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use serde_json::json;
 
 use super::{
@@ -129,6 +129,18 @@ impl Autoscaler {
             Driver::Model => Model::start(surroundings.clone()).map(Self::Model),
             Driver::Real(binary) => real(binary, surroundings).map(Self::Real),
         }
+    }
+
+    /// Fails when the apiserver refused it something: the rights of our manifests were not enough.
+    ///
+    /// # Errors
+    /// With the line of its log.
+    pub fn had_every_right(&self) -> Result<()> {
+        let Self::Real(process) = self else { return Ok(()) };
+        let log = fs::read(process.log()).context("reading the autoscaler's log")?;
+        let log = String::from_utf8_lossy(&log);
+        let refused = log.lines().find(|line| line.contains("is forbidden"));
+        refused.map_or(Ok(()), |line| bail!("a right is missing in the manifests: {line}"))
     }
 
     /// Fails when it has ended by itself.

@@ -38,6 +38,7 @@ pub struct Plane {
     /// For programs that read one; same rights as `client`.
     pub kubeconfig: PathBuf,
     kubectl: PathBuf,
+    url: String,
 }
 
 impl Plane {
@@ -68,7 +69,7 @@ impl Plane {
         fs::write(&kubeconfig, kubeconfig_of(&url, token)).context("writing the kubeconfig")?;
         let client = client_of(&kubeconfig)?;
         let mut plane =
-            Self { clients: Vec::new(), apiserver, etcd, client, kubeconfig, kubectl: binaries.path("kubectl") };
+            Self { clients: Vec::new(), apiserver, etcd, client, kubeconfig, kubectl: binaries.path("kubectl"), url };
         plane.until_ready().await?;
         let common = [
             format!("--kubeconfig={}", plane.kubeconfig.display()),
@@ -108,7 +109,29 @@ impl Plane {
         Ok(said)
     }
 
-    /// Waits for `/readyz` and for the namespace that pods go to.
+    /// A kubeconfig with the rights that our manifests give the autoscaler, and no others.
+    ///
+    /// # Errors
+    /// When the manifests are not taken.
+    pub async fn autoscaler_kubeconfig(&self) -> Result<PathBuf> {
+        let manifests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/kubernetes/autoscaler.yaml");
+        let text = fs::read_to_string(&manifests).with_context(|| format!("reading {}", manifests.display()))?;
+        // Not its Deployment: the pod would wait for a node, and that is what the autoscaler looks for.
+        let about_rights = |document: &&str| {
+            let kind = document.lines().find_map(|line| line.strip_prefix("kind: "));
+            kind.is_some_and(|kind| kind == "ServiceAccount" || kind.contains("Role"))
+        };
+        let rights: Vec<&str> = text.split("\n---\n").filter(about_rights).collect();
+        let file = self.kubeconfig.with_file_name("rights.yaml");
+        fs::write(&file, rights.join("\n---\n")).context("writing the rights of the autoscaler")?;
+        self.kubectl(&["apply", "-f", &file.display().to_string()]).await?;
+        let token = self.kubectl(&["create", "token", "windlass-autoscaler", "--namespace=kube-system"]).await?;
+        let path = self.kubeconfig.with_file_name("autoscaler-kubeconfig");
+        fs::write(&path, kubeconfig_of(&self.url, token.trim())).context("writing the autoscaler's kubeconfig")?;
+        Ok(path)
+    }
+
+    /// Waits for `/readyz`.
     async fn until_ready(&mut self) -> Result<()> {
         let wait = async {
             loop {

@@ -110,8 +110,12 @@ impl Scene {
         let (client, socket) = (plane.client.clone(), provider.socket.clone());
         let kubelets = Kubelets::new(client, socket, setup.world.clone(), conduct.clone(), journal.clone())?;
         tasks.spawn(kubelets.run());
+        let kubeconfig = match driver {
+            Driver::Real(_) => plane.autoscaler_kubeconfig().await?,
+            Driver::Model => plane.kubeconfig.clone(),
+        };
         let surroundings = Surroundings {
-            kubeconfig: plane.kubeconfig.clone(),
+            kubeconfig,
             provider: before.address,
             expander: beside.address,
             expander_roots,
@@ -198,7 +202,7 @@ impl Scene {
             machines,
             before.1,
         );
-        Ok(())
+        self.autoscaler.as_ref().map_or(Ok(()), Autoscaler::had_every_right)
     }
 
     /// Creates `count` pods of that many GPUs each (none: half a CPU), named `<name>-<n>`.
