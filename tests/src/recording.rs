@@ -63,8 +63,13 @@ pub enum Stage {
     Started,
     /// It was killed.
     Killed,
-    /// This many pods were created.
-    PodsCreated(usize),
+    /// Pods were created.
+    PodsCreated {
+        /// How many.
+        count: usize,
+        /// GPUs that each asks for.
+        gpus: u64,
+    },
     /// Pods whose names begin so were deleted.
     PodsDeleted(String),
     /// The Node of this instance appeared.
@@ -94,6 +99,7 @@ struct Raw {
     code: Option<String>,
     ms: Option<f64>,
     count: Option<usize>,
+    gpus: Option<u64>,
     id: Option<String>,
     pod: Option<String>,
     node: Option<String>,
@@ -166,7 +172,10 @@ fn stage(act: &str, raw: &Raw) -> Result<Stage> {
     Ok(match act {
         "autoscaler-started" => Stage::Started,
         "autoscaler-killed" => Stage::Killed,
-        "pods-created" => Stage::PodsCreated(raw.count.context("count is missing")?),
+        "pods-created" => Stage::PodsCreated {
+            count: raw.count.context("count is missing")?,
+            gpus: raw.gpus.context("gpus is missing")?,
+        },
         "pods-deleted" => Stage::PodsDeleted(text(&raw.name)?),
         "node-registered" => Stage::NodeRegistered(text(&raw.id)?),
         "gpu-ready" => Stage::GpuReady(text(&raw.id)?),

@@ -76,6 +76,7 @@ pub(crate) struct Found {
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
     pub(crate) loops: usize,
+    pub(crate) calls: usize,
     pub(crate) decisions: usize,
     pub(crate) found: Vec<Found>,
     /// Why the model's process died, where it did.
@@ -116,10 +117,12 @@ fn play_process(story: &Story, (number, process): (usize, &Process), model: &mut
             }
         }
     }
-    let complete = process.segments.len().saturating_sub(1);
+    // A process that died by itself was not cut off.
+    let complete = process.segments.len() - usize::from(outcome.crash.is_none());
     for (index, segment) in process.segments.iter().enumerate().take(complete.max(1)) {
         let recorded = calls(segment);
         outcome.loops += 1;
+        outcome.calls += recorded.len();
         outcome.decisions += recorded.iter().filter(|call| decides(call)).count();
         for text in differences(&recorded, &said[index]) {
             outcome.found.push(Found { process: number, number: index, text });

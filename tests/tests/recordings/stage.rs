@@ -43,6 +43,27 @@ pub(crate) struct Story {
     pods: Vec<Arrival>,
 }
 
+/// What a recording's lines leave open.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Hints {
+    /// GPU pods wait half a minute before they are named: they were visible from the start.
+    pub(crate) pods_wait: bool,
+    /// How many pods the autoscaler had seen by each loop that asked the expander, where they came over several loops.
+    pub(crate) seen: &'static [usize],
+    /// See [`Race`].
+    pub(crate) races: &'static [Race],
+}
+
+/// GPUs that became allocatable within milliseconds of a loop's start: the act's line alone does not say on which side the
+/// autoscaler saw it; what it asked does.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Race {
+    /// The instance.
+    pub(crate) instance: &'static str,
+    /// By how many milliseconds to move the act.
+    pub(crate) shift: i64,
+}
+
 /// A pod, and when the autoscaler could see it.
 #[derive(Debug)]
 struct Arrival {
@@ -63,17 +84,19 @@ fn looked_up(call: &Call) -> Option<&ExternalGrpcNode> {
 }
 
 impl Story {
-    /// Cuts a recording. `pods_wait`: GPU pods wait for company before they are named.
-    pub(crate) fn new(lines: &[Line], pods_wait: bool) -> Self {
+    /// Cuts a recording.
+    pub(crate) fn new(lines: &[Line], hints: &Hints) -> Self {
         let mut story = Self::default();
         for line in lines {
             match &line.what {
                 What::Stage(stage) => {
+                    let raced = hints.races.iter().find(|race| *stage == Stage::GpuReady(race.instance.to_owned()));
+                    let at = raced.map_or(line.at, |race| Timestamp(line.at.0.saturating_add_signed(race.shift)));
                     if *stage == Stage::Started {
                         let segments = vec![Segment { at: line.at, calls: Vec::new() }];
                         story.processes.push(Process { segments });
                     }
-                    story.acts.push((line.at, stage.clone()));
+                    story.acts.push((at, stage.clone()));
                 }
                 What::Rpc(rpc) => story.add(line.at, rpc.call().unwrap(), rpc.reply()),
             }
@@ -81,7 +104,7 @@ impl Story {
         for process in &mut story.processes {
             gather_startup(process);
         }
-        story.pods = story.arrivals(pods_wait);
+        story.pods = story.arrivals(hints);
         story
     }
 
@@ -102,43 +125,50 @@ impl Story {
         process.segments.last_mut().unwrap().calls.push((call, reply));
     }
 
-    /// Pods by the act that created them. Where GPU pods wait half a minute before they are named, they are visible from the
-    /// start, and their age counts from a creation time that Kubernetes cuts to whole seconds.
-    fn arrivals(&self, pods_wait: bool) -> Vec<Arrival> {
-        let created: Vec<(Timestamp, usize)> = self
-            .acts
-            .iter()
-            .filter_map(|(at, act)| match act {
-                Stage::PodsCreated(count) => Some((*at, *count)),
-                _ => None,
-            })
-            .collect();
+    /// Pods by the act that created them.
+    fn arrivals(&self, hints: &Hints) -> Vec<Arrival> {
         let mut named: BTreeMap<String, (Timestamp, PodView)> = BTreeMap::new();
         for segment in self.segments() {
             for pod in segment.calls.iter().flat_map(|(call, _)| pods_of(call)) {
                 named.entry(pod.uid.clone()).or_insert((segment.at, pod));
             }
         }
-        let batch = |at: Timestamp| created.iter().rposition(|(created, _)| *created <= at + LATE).unwrap_or(0);
-        let mut first: BTreeMap<usize, Timestamp> = BTreeMap::new();
-        for (at, _) in named.values() {
-            let entry = first.entry(batch(*at)).or_insert(*at);
-            *entry = (*entry).min(*at);
+        let mut named: Vec<(Timestamp, PodView)> = named.into_values().collect();
+        named.sort_by(|a, b| (a.0, &a.1.name).cmp(&(b.0, &b.1.name)));
+        let mut named = named.into_iter();
+        let mut arrivals = Vec::new();
+        for (number, (at, act)) in self.acts.iter().enumerate() {
+            let Stage::PodsCreated { count, gpus } = act else { continue };
+            let pods: Vec<(Timestamp, PodView)> = named.by_ref().take(*count).collect();
+            let first = pods.first().map(|(seen, _)| *seen);
+            let unnamed =
+                (pods.len()..*count).map(|index| (*at, never_named(&format!("unnamed-{number}-{index}"), *gpus)));
+            for (index, (seen, mut pod)) in pods.iter().cloned().chain(unnamed).enumerate() {
+                pod.created_at = *at;
+                let visible = match first {
+                    _ if hints.pods_wait => {
+                        // Their age counts from a creation time that Kubernetes cuts to whole seconds.
+                        pod.created_at = Timestamp(at.0 - 500);
+                        *at
+                    }
+                    _ if !hints.seen.is_empty() => self.seen(hints.seen, index),
+                    None => *at,
+                    Some(first) if seen == first => first,
+                    Some(first) => Timestamp(first.0 + 1),
+                };
+                arrivals.push(Arrival { pod, visible });
+            }
         }
-        named
-            .into_values()
-            .map(|(at, mut pod)| {
-                let start = first[&batch(at)];
-                if pods_wait {
-                    let created = created[batch(at)].0;
-                    pod.created_at = Timestamp(created.0 - 500);
-                    return Arrival { pod, visible: created };
-                }
-                let visible = if at == start { at } else { Timestamp(start.0 + 1) };
-                pod.created_at = created[batch(at)].0;
-                Arrival { pod, visible }
-            })
-            .collect()
+        arrivals
+    }
+
+    /// The start of the loop that asked the expander and had seen more pods than this.
+    fn seen(&self, seen: &[usize], index: usize) -> Timestamp {
+        let asking = self
+            .segments()
+            .filter(|segment| segment.calls.iter().any(|(call, _)| matches!(call, Call::BestOptions(_))));
+        let loops = asking.zip(seen).find(|(_, count)| index < **count);
+        loops.map_or(Timestamp(u64::MAX), |(segment, _)| segment.at)
     }
 
     fn segments(&self) -> impl Iterator<Item = &Segment> {
@@ -227,9 +257,6 @@ impl Story {
     }
 }
 
-/// A `pods-created` act may be written a moment after its first pod was there.
-const LATE: std::time::Duration = std::time::Duration::from_millis(500);
-
 fn pods_of(call: &Call) -> Vec<PodView> {
     let Call::BestOptions(request) = call else { return Vec::new() };
     request
@@ -238,6 +265,20 @@ fn pods_of(call: &Call) -> Vec<PodView> {
         .flat_map(|option| if option.pod_bytes.is_empty() { &option.pod } else { &option.pod_bytes })
         .map(|bytes| PodView::from_proto(&core::Pod::decode(bytes.as_ref()).unwrap()))
         .collect()
+}
+
+/// A pod that no request of the recording shows, like those that one does.
+fn never_named(name: &str, gpus: u64) -> PodView {
+    let amounts = [("cpu", 2000), ("memory", 4 << 30), ("nvidia.com/gpu", gpus)];
+    let requests = amounts.into_iter().filter(|(_, amount)| *amount > 0);
+    let requests = requests.map(|(name, amount)| (name.to_owned(), amount)).collect();
+    let mut pod = PodView::new(name, name, requests, Timestamp(0));
+    pod.tolerations.push(core::Toleration {
+        key: Some("nvidia.com/gpu".into()),
+        operator: Some("Exists".into()),
+        ..core::Toleration::default()
+    });
+    pod
 }
 
 /// The instance lists are first read by a task of their own, which may lose the race with the first loop: what it asked goes
