@@ -1,23 +1,17 @@
 //! README says what the programs do: its tables are the programs' own, and no flag or key is missing from it.
 //! `UPDATE_EXPECT=1` writes the tables anew.
 
-use std::{collections::BTreeSet, fmt::Write as _, fs};
+use std::{fmt::Write as _, fs};
 
 use clap::{Command, CommandFactory as _};
 use windlass_agent::{config::Args as AgentArgs, families};
-use windlass_provider::metrics;
 
 use crate::source::{Source, file, root};
 
 #[test]
 fn tables_are_the_programs_own() {
     let readme = file("README.md").text;
-    let tables = [
-        ("agent metrics", agent_metrics()),
-        ("provider metrics", provider_metrics()),
-        ("agent flags", flags(AgentArgs::command())),
-        ("provider flags", flags(windlass_provider::Args::command())),
-    ];
+    let tables = [("agent metrics", agent_metrics()), ("agent flags", flags(AgentArgs::command()))];
     let wanted = tables.iter().fold(readme.clone(), |text, (name, table)| with_table(&text, name, table));
     if std::env::var_os("UPDATE_EXPECT").is_some() {
         fs::write(root().join("README.md"), wanted).expect("writing README.md");
@@ -40,11 +34,9 @@ fn every_key_of_the_configuration_is_there() {
         "provider/src/cloud/sim/scenario/written.rs",
         "provider/src/fleet/group.rs",
     ];
-    // Types that are read from something else than what an operator writes.
-    let inner = ["Group", "Shape", "Gpus", "Purchase", "Memory", "Bought", "Offerings"];
     let mut found = 0;
     let mut missing = Vec::new();
-    for (place, key) in written.iter().flat_map(|path| keys(&file(path), &inner)) {
+    for (place, key) in written.iter().flat_map(|path| keys(&file(path))) {
         found += 1;
         let documented = readme.match_indices(&format!("{key}:")).any(|(at, _)| {
             !readme.get(..at).and_then(|before| before.chars().next_back()).is_some_and(char::is_alphanumeric)
@@ -57,26 +49,27 @@ fn every_key_of_the_configuration_is_there() {
     assert!(missing.is_empty(), "README.md does not say what these keys are for\n{}\n", missing.join("\n"));
 }
 
-/// The keys that structs with `Deserialize` take, in camelCase, with the struct's name.
-fn keys(source: &Source, inner: &[&str]) -> Vec<(String, String)> {
+/// The keys of what an operator writes, in camelCase, with the struct's name: those are the structs that refuse unknown fields.
+fn keys(source: &Source) -> Vec<(String, String)> {
     let mut keys = Vec::new();
-    let (mut derives, mut open, mut renamed, mut skipped) = (false, None, None, false);
+    let (mut strict, mut open, mut renamed, mut skipped) = (false, None, None, false);
     for line in source.text.lines().map(str::trim) {
-        if let Some(rest) = line.strip_prefix("#[derive(") {
-            derives = rest.contains("Deserialize");
+        if let Some(attribute) = line.strip_prefix("#[serde(") {
+            strict |= attribute.contains("deny_unknown_fields");
+            renamed =
+                attribute.split_once("rename = \"").and_then(|(_, rest)| rest.split_once('"')).map(|(name, _)| name);
+            skipped = attribute.starts_with("skip");
         } else if let Some((_, name)) = line.split_once("struct ").filter(|_| line.ends_with('{')) {
-            let name = name.trim_end_matches([' ', '{']).to_owned();
-            open = Some(name).filter(|name| derives && !inner.contains(&name.as_str()));
-            derives = false;
+            open = std::mem::take(&mut strict).then(|| name.trim_end_matches([' ', '{']).to_owned());
         } else if line == "}" {
             open = None;
-        } else if let Some(attribute) = line.strip_prefix("#[serde(") {
-            renamed = attribute.split_once("rename = \"").and_then(|(_, rest)| rest.split_once('"')).map(|(name, _)| name);
-            skipped = attribute.starts_with("skip");
-        } else if let (Some(name), Some((field, _))) = (&open, line.split_once(": ").filter(|_| line.starts_with("pub"))) {
+        } else if let (Some(name), Some((field, _))) =
+            (&open, line.split_once(": ").filter(|_| line.starts_with("pub")))
+        {
             let field = field.rsplit(' ').next().unwrap_or(field);
+            let key = renamed.take().map_or_else(|| camel(field), str::to_owned);
             if !std::mem::take(&mut skipped) {
-                keys.push((name.clone(), renamed.take().map_or_else(|| camel(field), str::to_owned)));
+                keys.push((name.clone(), key));
             }
         }
     }
@@ -108,35 +101,35 @@ fn flags(command: Command) -> String {
         let value = value.and_then(|names| names.first()).map(|name| format!(" {name}")).unwrap_or_default();
         let default = argument.get_default_values().first().map(|value| format!("`{}`", value.to_string_lossy()));
         let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
-        let choices: Vec<_> = argument.get_possible_values().iter().map(|value| format!("`{}`", value.get_name())).collect();
-        let choices = if choices.len() > 1 && argument.get_action().takes_values() { format!(" ({})", choices.join(", ")) } else { String::new() };
+        let choices: Vec<_> =
+            argument.get_possible_values().iter().map(|value| format!("`{}`", value.get_name())).collect();
+        let choices = if choices.len() > 1 && argument.get_action().takes_values() {
+            format!(" ({})", choices.join(", "))
+        } else {
+            String::new()
+        };
         let _ = writeln!(table, "| `--{long}{value}` | {} | {help}{choices} |", default.unwrap_or_default());
     }
     table
 }
 
 fn agent_metrics() -> String {
-    let mut table = String::new();
-    let kinds: BTreeSet<_> = families::table().map(families::Family::labels).collect();
-    let order: Vec<_> = families::table().map(families::Family::labels).fold(Vec::new(), |mut seen, labels| {
-        if !seen.contains(&labels) {
-            seen.push(labels);
+    let row = |family: &families::Family| {
+        let renamed = family.renamed.filter(|name| *name != family.name);
+        let renamed = renamed.map(|name| format!("; with `--dcgm-names 4.6` `{name}`")).unwrap_or_default();
+        format!("| `{}`{renamed} | {} | {} | {} |\n", family.name, family.kind.word(), family.unit, family.help)
+    };
+    // The agent's own are the last that a reader looks for, though the first on the page.
+    let mut kinds: Vec<&str> = Vec::new();
+    for labels in families::table().map(families::Family::labels) {
+        if !kinds.contains(&labels) {
+            kinds.push(labels);
         }
-        seen
-    });
-    assert_eq!(kinds.len(), order.len());
-    for labels in order {
-        let _ = writeln!(table, "Labels: {labels}.\n\n| metric | type | unit | what |\n| --- | --- | --- | --- |");
-        for family in families::table().filter(|family| family.labels() == labels) {
-            let renamed = family.renamed.map(|name| format!(", with `--dcgm-names 4.6` `{name}`")).unwrap_or_default();
-            let _ = writeln!(table, "| `{}`{renamed} | {} | {} | {} |", family.name, family.kind.word(), family.unit, family.help);
-        }
-        table.push('\n');
     }
-    table
-}
-
-fn provider_metrics() -> String {
-    let _ = metrics::table();
-    String::new()
+    kinds.rotate_left(1);
+    let table = |labels: &str| {
+        let rows: String = families::table().filter(|family| family.labels() == labels).map(row).collect();
+        format!("Labels: {labels}.\n\n| metric | type | unit | what |\n| --- | --- | --- | --- |\n{rows}\n")
+    };
+    kinds.into_iter().map(table).collect()
 }

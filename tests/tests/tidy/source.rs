@@ -48,6 +48,12 @@ pub(crate) fn every_text_file() -> Vec<Source> {
     found
 }
 
+/// One file, by its path from the root.
+pub(crate) fn file(path: &str) -> Source {
+    let text = fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("reading {path}: {error}"));
+    Source { path: path.to_owned(), text }
+}
+
 /// The repository's root.
 pub(crate) fn root() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ has a parent").to_owned()
