@@ -5,13 +5,18 @@ use std::{fmt::Write as _, fs};
 
 use clap::{Command, CommandFactory as _};
 use windlass_agent::{config::Args as AgentArgs, families};
+use windlass_provider::args::Args as ProviderArgs;
 
-use crate::source::{Source, file, root};
+use crate::source::{Source, every_rust_file, file, root};
 
 #[test]
 fn tables_are_the_programs_own() {
     let readme = file("README.md").text;
-    let tables = [("agent metrics", agent_metrics()), ("agent flags", flags(AgentArgs::command()))];
+    let tables = [
+        ("agent metrics", agent_metrics()),
+        ("agent flags", flags(AgentArgs::command())),
+        ("provider flags", flags(ProviderArgs::command())),
+    ];
     let wanted = tables.iter().fold(readme.clone(), |text, (name, table)| with_table(&text, name, table));
     if std::env::var_os("UPDATE_EXPECT").is_some() {
         fs::write(root().join("README.md"), wanted).expect("writing README.md");
@@ -47,6 +52,17 @@ fn every_key_of_the_configuration_is_there() {
     }
     assert!(found > 40, "only {found} keys were found: the rule looks at the wrong place");
     assert!(missing.is_empty(), "README.md does not say what these keys are for\n{}\n", missing.join("\n"));
+}
+
+#[test]
+fn the_map_shows_files_that_exist() {
+    let files = every_rust_file();
+    let readme = file("README.md").text;
+    let named = readme.split([' ', '\n', '`', '(', ')']).filter(|word| word.ends_with(".rs"));
+    let lost: Vec<_> = named
+        .filter(|name| !files.iter().any(|file| format!("/{}", file.path).ends_with(&format!("/{name}"))))
+        .collect();
+    assert!(lost.is_empty(), "README.md names files that are not there: {lost:?}");
 }
 
 /// The keys of what an operator writes, in camelCase, with the struct's name: those are the structs that refuse unknown fields.
