@@ -10,6 +10,7 @@ pub mod decisions;
 pub mod expander;
 pub mod fleet;
 pub mod grpc;
+pub mod http;
 pub mod keeper;
 pub mod metrics;
 pub mod policy;

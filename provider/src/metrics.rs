@@ -1,6 +1,8 @@
 //! What the provider says of itself: counters and durations, kept here; what a snapshot shows is rendered from it on
 //! each scrape, so that groups that are gone leave nothing behind.
 
+pub mod snapshot;
+
 use std::time::Duration;
 
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry, core::Collector};

@@ -20,6 +20,7 @@ use crate::{
     config::{CloudKind, Config, Listen, limits},
     fleet::template::Dialect,
     grpc::{self, listen::Bound, tls::Tls},
+    http,
     keeper::{Keeper, Parts},
     metrics::Metrics,
     policy::Policies,
@@ -117,7 +118,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     let mut tasks = Tasks { set: JoinSet::new(), stop: stop.clone() };
     let provider = serve_provider(&config, &shared, &mut tasks).await?;
     let expander = serve_expander(&config, &shared, &mut tasks).await?;
-    let http = config.http.listen;
+    let http = serve_http(&config, &shared, &mut tasks).await?;
     tasks.own("keeper", {
         let stop = stop.clone();
         async move {
@@ -205,6 +206,13 @@ async fn serve_expander(config: &Config, shared: &Arc<Shared>, tasks: &mut Tasks
     let (incoming, accepting) = grpc::tls::incoming(listener, tls, tasks.stop.clone());
     tasks.own("expander's TLS", accepting);
     tasks.own("expander", grpc::serve_expander(incoming, shared.clone(), tasks.stop.clone()));
+    Ok(address)
+}
+
+async fn serve_http(config: &Config, shared: &Arc<Shared>, tasks: &mut Tasks) -> anyhow::Result<SocketAddr> {
+    let listener = listen(config.http.listen).await?;
+    let address = listener.local_addr()?;
+    tasks.own("http", http::serve(listener, shared.clone(), tasks.stop.clone()));
     Ok(address)
 }
 

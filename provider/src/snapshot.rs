@@ -23,3 +23,6 @@ pub struct Snapshot {
     /// When this was published.
     pub at: Timestamp,
 }
+
+#[cfg(test)]
+pub(crate) mod scenario;

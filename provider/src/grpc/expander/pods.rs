@@ -35,11 +35,6 @@ impl Pods {
         }
         Ok(ask)
     }
-
-    /// How many different pods were read.
-    pub(super) fn len(&self) -> usize {
-        self.read.len()
-    }
 }
 
 /// `metadata.uid` alone: it comes early, so this costs little.

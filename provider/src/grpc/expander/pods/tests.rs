@@ -180,7 +180,6 @@ fn the_same_bytes_are_read_once() {
     assert_eq!((&*first.name, &*first.uid), ("ml/train", "u-1"));
     let changed = pods.get(&encode(&json!({"nodeSelector": {"zone": "a"}}))).unwrap();
     assert!(!Arc::ptr_eq(&first, &changed), "the same uid with other bytes is read again");
-    assert_eq!(pods.len(), 1);
 }
 
 proptest! {

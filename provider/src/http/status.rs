@@ -1,0 +1,205 @@
+//! The page at `/`: which groups there are, what is on its way to them, and why the last choices were made. One HTML
+//! text without scripts or anything from elsewhere, readable on a phone, by day and by night.
+
+mod decided;
+mod words;
+
+use std::{
+    fmt::{self, Write as _},
+    sync::Arc,
+    time::Duration,
+};
+
+use crate::{
+    expander::{Decision, Policy},
+    fleet::{
+        GroupView,
+        group::{InstanceState, Market},
+    },
+    snapshot::Snapshot,
+    timestamp::Timestamp,
+};
+use words::{Safe, date, dollars, plural, span};
+
+/// Most decisions shown; `/decisions` has the others.
+pub const MOST_SHOWN: usize = 25;
+/// A listing older than this is called stale: three times the default pace, and a slow cloud call on top.
+const STALE: Duration = Duration::from_secs(90);
+const STYLE: &str = include_str!("status/page.css");
+
+/// What the page is rendered from.
+pub struct View<'a> {
+    /// The fleet and its memories.
+    pub snapshot: &'a Snapshot,
+    /// The operator's part in decisions.
+    pub policy: &'a Policy,
+    /// The newest first.
+    pub decisions: &'a [Arc<Decision>],
+    /// What the program still waits for.
+    pub pending: &'a [String],
+    /// For ages.
+    pub now: Timestamp,
+}
+
+/// The whole page.
+#[must_use]
+pub fn render(view: &View<'_>) -> String {
+    let mut page = String::with_capacity(16 << 10);
+    // Writing to a String cannot fail.
+    let _ = write_page(&mut page, view);
+    page
+}
+
+fn write_page(out: &mut String, view: &View<'_>) -> fmt::Result {
+    write!(
+        out,
+        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content=\"width=device-width,initial-scale=1\">\
+         <meta name=color-scheme content=\"light dark\"><title>Windlass</title><style>{STYLE}</style>\
+         <header><h1>Windlass</h1><nav><a href=/decisions>decisions</a> <a href=/metrics>metrics</a> <a href=/readyz>ready</a></nav></header><main>"
+    )?;
+    banners(out, view)?;
+    totals(out, view)?;
+    groups(out, view)?;
+    decided::write(out, view)?;
+    write!(
+        out,
+        "</main><footer>windlass-provider {} · {} UTC</footer></html>",
+        env!("CARGO_PKG_VERSION"),
+        date(view.now)
+    )
+}
+
+/// What a person should know before anything else.
+fn banners(out: &mut String, view: &View<'_>) -> fmt::Result {
+    match view.snapshot.synced_at {
+        None => writeln!(
+            out,
+            "<p class=\"banner bad\"><b>The cloud has not been listed yet.</b> Until it has, the autoscaler is told to wait and nothing is bought or returned.</p>"
+        )?,
+        Some(at) if view.now.since(at) > STALE => writeln!(
+            out,
+            "<p class=\"banner bad\"><b>Stale.</b> The last good listing of the cloud is from {} UTC, {} ago. What you see, and what the autoscaler is told, is from then; the log says why.</p>",
+            date(at),
+            span(view.now.since(at))
+        )?,
+        Some(_) => {}
+    }
+    for pending in view.pending {
+        writeln!(out, "<p class=\"banner warn\">Still waiting for: {}</p>", Safe(pending))?;
+    }
+    let groups = || view.snapshot.fleet.groups().map(|it| &it.group);
+    let upside_down = view.policy.priorities.as_ref().and_then(|list| list.upside_down(groups()));
+    for warning in view.policy.warnings.iter().chain(&upside_down) {
+        writeln!(out, "<p class=\"banner warn\"><b>Priority list.</b> {}</p>", Safe(warning))?;
+    }
+    Ok(())
+}
+
+fn totals(out: &mut String, view: &View<'_>) -> fmt::Result {
+    let sum = |count: fn(&GroupView) -> u32| view.snapshot.fleet.groups().map(|it| count(it)).sum::<u32>();
+    let listed = match view.snapshot.synced_at {
+        Some(at) if view.now.since(at) < Duration::from_secs(1) => "just now".to_owned(),
+        Some(at) => format!("{} ago", span(view.now.since(at))),
+        None => "never".to_owned(),
+    };
+    let covered = view.snapshot.bought.covered_pods(view.now);
+    write!(out, "<dl class=totals>")?;
+    for (term, value) in [
+        ("groups", view.snapshot.fleet.groups().len().to_string()),
+        ("live", sum(GroupView::live).to_string()),
+        ("on their way", sum(|it| it.waiting() + in_state(it, InstanceState::Creating)).to_string()),
+        ("refused", sum(GroupView::refused).to_string()),
+        ("pods covered", covered.to_string()),
+        ("cloud listed", listed),
+    ] {
+        write!(out, "<div><dt>{term}</dt><dd>{value}</dd></div>")?;
+    }
+    writeln!(out, "</dl>")
+}
+
+fn groups(out: &mut String, view: &View<'_>) -> fmt::Result {
+    writeln!(out, "<h2>Groups</h2>")?;
+    if view.snapshot.fleet.groups().len() == 0 {
+        let why = match view.snapshot.synced_at {
+            None => "They appear with the first listing of the cloud.",
+            Some(_) => "The cloud has none for this provider: check the tags that make a group belong to it.",
+        };
+        return writeln!(out, "<p class=empty>No groups. {why}</p>");
+    }
+    write!(
+        out,
+        "<table class=groups><thead><tr><th>group<th>machine<th>per hour<th>size<th class=n>live<th class=n>creating<th class=n>refused<th>notes</thead><tbody>"
+    )?;
+    for it in view.snapshot.fleet.groups() {
+        group(out, it, view)?;
+    }
+    writeln!(out, "</tbody></table>")
+}
+
+fn group(out: &mut String, it: &GroupView, view: &View<'_>) -> fmt::Result {
+    let (group, shape) = (&it.group, &it.group.shape);
+    let (class, market) = match group.market {
+        Market::Spot => ("spot", "spot"),
+        Market::OnDemand => ("od", "on-demand"),
+    };
+    write!(
+        out,
+        "<tr><td><b>{}</b><br><span class=\"tag {class}\">{market}</span> <small>{}</small>",
+        Safe(group.id.as_str()),
+        Safe(&group.zones.join(", "))
+    )?;
+    let gpus = match &shape.gpus {
+        Some(gpus) => format!("{} × {}, {} GiB", gpus.count, gpus.model, gpus.memory_mib / 1024),
+        None => "no GPU".to_owned(),
+    };
+    write!(out, "<td data-label=machine>{}<br><small>{}</small>", Safe(&shape.instance_type), Safe(&gpus))?;
+    write!(
+        out,
+        "<td data-label=\"per hour\">{}",
+        group.price_micros.map_or("<small>unknown</small>".to_owned(), dollars)
+    )?;
+    size(out, it)?;
+    let creating = it.waiting() + in_state(it, InstanceState::Creating);
+    for (label, count) in [("live", it.live()), ("creating", creating), ("refused", it.refused())] {
+        let class = if count == 0 { "n zero" } else { "n" };
+        write!(out, "<td class=\"{class}\" data-label={label}>{count}")?;
+    }
+    notes(out, it, view)
+}
+
+/// Minimum, target and maximum as a bar and as numbers.
+fn size(out: &mut String, it: &GroupView) -> fmt::Result {
+    let (min, max) = (it.group.min, it.group.max);
+    let share = it.target.saturating_mul(100).checked_div(max).unwrap_or(0).min(100);
+    write!(
+        out,
+        "<td data-label=size><span class=bar title=\"target {} of {min} to {max}\"><i style=\"width:{share}%\"></i></span> {} <small>of {min}–{max}</small>",
+        it.target, it.target
+    )
+}
+
+fn notes(out: &mut String, it: &GroupView, view: &View<'_>) -> fmt::Result {
+    let mut notes = String::new();
+    if let Some(shunned) = view.snapshot.offerings.shunned(&it.group, view.now) {
+        let left = span(shunned.until.since(view.now));
+        write!(notes, "<p class=bad>left alone for {left}: {}</p>", Safe(&shunned.why))?;
+    }
+    if it.deleting() > 0 {
+        write!(notes, "<p>{} ending</p>", plural(it.deleting(), "machine"))?;
+    }
+    for refusal in it.placeholders().filter_map(|place| place.refusal).take(1) {
+        write!(notes, "<p class=bad>refused ({}): {}</p>", Safe(&refusal.code), Safe(&refusal.message))?;
+    }
+    for warning in &it.group.warnings {
+        write!(notes, "<p class=warn>{}</p>", Safe(warning))?;
+    }
+    let class = if notes.is_empty() { "notes none" } else { "notes" };
+    writeln!(out, "<td class=\"{class}\" data-label=notes>{notes}")
+}
+
+fn in_state(it: &GroupView, state: InstanceState) -> u32 {
+    u32::try_from(it.instances.iter().filter(|instance| instance.state == state).count()).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests;
