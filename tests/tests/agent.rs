@@ -3,6 +3,16 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod agent {
+    /// MIG instances, their holders, a layout that changes.
+    mod mig;
+    /// The faked node and the agent on it.
+    mod node;
+    /// Whole pages and what other programs read from them.
+    mod pages;
     /// Programs of others on the same NVML.
     mod readers;
+    /// Attribution against the truth.
+    mod sharing;
+    /// Lost GPUs, missing drivers, slow kubelets, huge answers.
+    mod troubles;
 }

@@ -1,0 +1,47 @@
+//! MIG: instances have their own holders, memory and names, and a layout that changes is taken up without a restart.
+
+use windlass_tests::kubelet::pod;
+use windlass_tests::nvml::{Mig, ModelName, Process, Profile, mig_uuid};
+
+use crate::agent::node::{Node, main_of, runs};
+
+const MIB: f64 = 1_048_576.0;
+
+fn instance(profile: &str, gpu_instance: u32, index: u32) -> Mig {
+    Mig { profile: profile.to_owned(), gpu_instance, compute_instance: 0, index: Some(index), uuid: None }
+}
+
+#[test]
+fn an_instance_is_its_holders_and_the_parent_has_no_utilization() {
+    let mut profile = Profile::idle(ModelName::A100, 1);
+    // Index 1 is a hole, as after a deletion.
+    profile.gpu(0).mig = Some(vec![instance("1g.5gb", 7, 0), instance("3g.20gb", 2, 2)]);
+    let inside = |pid, gi, memory| Process { gpu_instance: Some(gi), ..Process::new(pid, 90.0, memory) };
+    profile.gpu(0).processes = vec![inside(100, 7, 1_500), inside(200, 2, 9_000)];
+    let small = pod("ml", "small", "main", &[("nvidia.com/mig-1g.5gb", &[mig_uuid(0, 7, 0).as_str()])]);
+    let large = pod("ml", "large", "main", &[("nvidia.com/mig-3g.20gb", &[mig_uuid(0, 2, 0).as_str()])]);
+    let mut node = Node::start(&profile, vec![small, large], |host| {
+        runs(host, 100, &main_of("small"));
+        runs(host, 200, &main_of("large"));
+    });
+    let memory = |pod| [("pod", pod), ("container", "main")];
+    let page = node.until("both instances have memory", |page| {
+        page.value("gpu_memory_used_bytes", &memory("small")) == Some(1_500.0 * MIB)
+            && page.value("gpu_memory_used_bytes", &memory("large")) == Some(9_000.0 * MIB)
+    });
+    let series = page.select("gpu_memory_used_bytes", &memory("large"));
+    assert_eq!(series[0].labels["mig_profile"], "3g.20gb");
+    assert_eq!(series[0].labels["uuid"], mig_uuid(0, 2, 0));
+    assert_eq!(page.value("gpu_device_mig_instances", &[]), Some(2.0));
+    assert_eq!(page.select("gpu_device_utilization_ratio", &[]).len(), 0, "absent, not 0");
+    assert_eq!(page.select("gpu_utilization", &memory("small")).len(), 0, "absent, not 0");
+
+    profile.gpu(0).mig = Some(vec![instance("1g.5gb", 7, 0), instance("1g.5gb", 8, 1), instance("1g.5gb", 9, 2)]);
+    profile.gpu(0).processes = vec![inside(100, 7, 1_600)];
+    node.gpus.set(&profile).unwrap();
+    let page = node.until("three instances", |page| page.value("gpu_device_mig_instances", &[]) == Some(3.0));
+    assert_eq!(page.value("gpu_device_up", &[]), Some(1.0));
+    node.until("the first goes on", |page| {
+        page.value("gpu_memory_used_bytes", &memory("small")) == Some(1_600.0 * MIB)
+    });
+}
