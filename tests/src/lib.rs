@@ -5,6 +5,7 @@ pub mod kubelet;
 pub mod nvml;
 pub mod proc;
 pub mod python;
+pub mod recording;
 #[cfg(feature = "rig")]
 pub mod rig;
 pub mod scrape;

@@ -283,7 +283,7 @@ impl Autoscaler {
             // From 1.31.4, 1.32.3 and 1.33.1 on, a group that fails is left out; before, the loop ended.
             let template = if self.era >= Era::V1_33 { tolerate(asked)?.flatten() } else { asked? };
             if let Some(template) = template {
-                pass.templates.insert(group.id, sanitized(&NodeView::from_proto(&template)));
+                pass.templates.insert(group.id, labelled(sanitized(&NodeView::from_proto(&template))));
             }
         }
         for seen in bad {
@@ -306,6 +306,22 @@ fn sanitized(node: &NodeView) -> NodeView {
     });
     template.unschedulable = false;
     template.ready = true;
+    template
+}
+
+/// What CA adds to a template of the provider's: a mark, and the old names of the common labels.
+fn labelled(mut template: NodeView) -> NodeView {
+    let old_names = [
+        ("node.kubernetes.io/instance-type", "beta.kubernetes.io/instance-type"),
+        ("topology.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/zone"),
+        ("topology.kubernetes.io/region", "failure-domain.beta.kubernetes.io/region"),
+    ];
+    for (name, old) in old_names {
+        if let Some(value) = template.labels.get(name).cloned() {
+            template.labels.insert(old.into(), value);
+        }
+    }
+    template.labels.insert("cluster-autoscaler.kubernetes.io/template-node".into(), "true".into());
     template
 }
 

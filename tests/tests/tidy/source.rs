@@ -48,15 +48,20 @@ pub(crate) fn every_text_file() -> Vec<Source> {
     found
 }
 
+/// One file, by its path from the root.
+pub(crate) fn file(path: &str) -> Source {
+    let text = fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("reading {path}: {error}"));
+    Source { path: path.to_owned(), text }
+}
+
 /// The repository's root.
 pub(crate) fn root() -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ has a parent").to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
 fn walk(dir: &Path, prefix: &str, found: &mut Vec<Source>) {
     let entries = fs::read_dir(dir).unwrap_or_else(|error| panic!("reading {}: {error}", dir.display()));
-    for entry in entries {
-        let entry = entry.expect("a folder's entry");
+    for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let path = format!("{prefix}{name}");
         let skipped = ["target", ".git", "recordings", "Cargo.lock", "go.sum", "node_modules"].contains(&name.as_str());

@@ -204,15 +204,15 @@ fn idle(pass: &mut Pass, snapshot: &Snapshot, candidate: &Candidate) -> Answer<b
         return Ok(false);
     }
     let label = pass.client.gpu_label();
-    let labelled = node.labels.contains_key(&label);
+    let has_gpu = node.labels.contains_key(&label) || gpu(node).is_some();
     let Some(options) = tolerate(pass.client.options(&candidate.group.id))? else { return Ok(false) };
     let share = |resource: &str| {
         let whole = node.allocatable.get(resource).copied().unwrap_or(0);
         let part: u64 = place.pods.iter().filter_map(|pod| pod.requests.get(resource)).sum();
         ratio(part, whole)
     };
-    Ok(if labelled {
-        // A GPU node is judged by its GPUs alone; one that CA knows no GPU resource of reads as empty.
+    Ok(if has_gpu {
+        // A GPU node, by its label or by what is allocatable, is judged by its GPUs alone; one that CA knows no GPU resource of reads as empty.
         gpu(node).map_or(0.0, |(resource, _)| share(resource)) <= options.gpu_utilization
     } else {
         share("cpu").max(share("memory")) <= options.utilization
