@@ -1,6 +1,7 @@
 //! The world, faked.
 
 pub mod caller;
+pub mod demo;
 pub mod kubelet;
 pub mod nvml;
 pub mod proc;

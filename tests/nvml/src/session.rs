@@ -121,7 +121,9 @@ impl Session {
             return;
         }
         self.looked_us = self.now_us;
-        if self.source.stamp() == self.stamp {
+        // A file that is gone went with its folder: the test or the demo is over, and there is nothing to tell.
+        let stamp = self.source.stamp();
+        if stamp.is_none() || stamp == self.stamp {
             return;
         }
         let read = self.source.read().and_then(|(profile, stamp)| Ok((Machine::new(profile)?, stamp)));
