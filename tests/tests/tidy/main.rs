@@ -1,6 +1,7 @@
 //! The house rules that a compiler cannot hold: one home for each foreign name, a core without a world, files of a readable size,
 //! and a README that says what the programs do. Every failure names the file, the line and the rule.
 
+mod examples;
 mod readme;
 mod source;
 
