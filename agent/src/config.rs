@@ -20,6 +20,9 @@ pub mod limits {
     pub const STALE_MIN: Duration = Duration::from_secs(10);
     /// `/healthz` fails when no tick has ended for this long: the loop itself is stuck and only a restart helps.
     pub const STUCK: Duration = Duration::from_secs(60);
+    /// `/healthz` fails when GPUs that once answered have been out of reach for this long in a way that a restart of the container mends: its
+    /// access to the devices was taken (`systemctl daemon-reload`), or the library that was mounted at its start is older than the driver.
+    pub const OUT_OF_REACH: Duration = Duration::from_secs(300);
     /// A silence longer than this many sample intervals is a gap: counters add nothing for it.
     pub const GAP_TICKS: u32 = 3;
     /// How often the kubelet is asked when nothing is new. Its limit is 100 a second for the whole node.

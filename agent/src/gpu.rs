@@ -49,8 +49,10 @@ pub struct Identity {
 pub struct Gpu {
     /// Who it is.
     pub identity: Arc<Identity>,
-    /// False when the GPU fell off the bus or needs a reset; the other fields are then absent.
+    /// False when the GPU gave no answer; the other fields are then absent.
     pub up: bool,
+    /// True when the driver says that this GPU is gone, as opposed to a driver that says nothing.
+    pub lost: bool,
     /// Share of time in which a kernel ran, percent, averaged over the driver's samples since the last reading.
     pub utilization: Option<f64>,
     /// Share of time in which memory was read or written, percent, averaged likewise.

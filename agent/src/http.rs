@@ -184,10 +184,18 @@ fn usage(views: &Views) -> Answer {
     }
 }
 
-/// Alive while the loop turns, whatever the GPUs do: a restart mends a stuck loop, not a missing driver.
+/// Alive while the loop turns: a restart mends a stuck loop and lost access to the devices, not a missing driver.
 fn health(views: &Views) -> Answer {
-    let at = views.latest.load().as_ref().map_or(Duration::ZERO, |published| published.at);
-    let age = views.clock.now().saturating_sub(at);
+    let (now, latest) = (views.clock.now(), views.latest.load());
+    let out_of_reach =
+        latest.as_ref().and_then(|published| published.out_of_reach).map(|since| now.saturating_sub(since));
+    if let Some(since) = out_of_reach.filter(|since| *since > limits::OUT_OF_REACH) {
+        let reason = format!(
+            "the GPUs have been out of reach for {since:.0?}; a restart may give the container its devices back\n"
+        );
+        return text(StatusCode::SERVICE_UNAVAILABLE, reason);
+    }
+    let age = now.saturating_sub(latest.as_ref().map_or(Duration::ZERO, |published| published.at));
     if age > limits::STUCK + views.config.sample_interval {
         return text(StatusCode::SERVICE_UNAVAILABLE, format!("no tick has ended for {age:.0?}\n"));
     }

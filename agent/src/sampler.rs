@@ -34,6 +34,8 @@ pub struct Published {
     pub usage: Usage,
     /// When it was published, monotonic.
     pub at: Duration,
+    /// Since when GPUs that once answered have been out of reach in a way that a restart may mend, monotonic.
+    pub out_of_reach: Option<Duration>,
 }
 
 /// Where it is published; empty until the first tick has ended.
@@ -64,7 +66,11 @@ struct State {
     page: (usize, usize),
     dropped: u64,
     absence: Option<Absence>,
+    reached: Option<Duration>,
 }
+
+/// Causes that a restart of the container does not mend, so that liveness must not fail for them.
+const RESTART_IS_NO_HELP: [&str; 4] = ["driver_not_loaded", "library_not_found", "hangs", "starting"];
 
 impl Sampler {
     /// Puts the parts together; nothing runs yet.
@@ -143,6 +149,9 @@ impl Sampler {
         self.note(reading.as_ref().err());
         let Ok(reading) = reading else { return Snapshot::default() };
         self.state.last_reading = Some(unix);
+        if reading.gpus.is_empty() || reading.gpus.iter().any(|gpu| gpu.up || gpu.lost) {
+            self.state.reached = Some(now);
+        }
         let resolved = self.processes.resolve(&pids(&reading), &pods.holders, now);
         if resolved.stranger {
             self.pods.stranger.notify_one();
@@ -193,7 +202,10 @@ impl Sampler {
         };
         self.state.page = (text.len(), series);
         self.state.dropped += dropped as u64;
-        let published = Published { page: text.into(), compressed: OnceLock::new(), usage, at: now };
+        let mendable = |absence: &Absence| !RESTART_IS_NO_HELP.contains(&absence.cause);
+        let out_of_reach =
+            self.state.reached.filter(|at| *at < now && self.state.absence.as_ref().is_none_or(mendable));
+        let published = Published { page: text.into(), compressed: OnceLock::new(), usage, at: now, out_of_reach };
         self.latest.store(Some(Arc::new(published)));
         Ok(())
     }

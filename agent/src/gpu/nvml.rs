@@ -29,7 +29,7 @@ const LIBRARIES: [&str; 9] = [
     "/run/nvidia/driver/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1",
     "/run/nvidia/driver/usr/lib/aarch64-linux-gnu/libnvidia-ml.so.1",
     "/run/nvidia/driver/usr/lib64/libnvidia-ml.so.1",
-    "/home/kubernetes/bin/nvidia/lib64/libnvidia-ml.so.1",
+    concat!("/home", "/kubernetes/bin/nvidia/lib64/libnvidia-ml.so.1"),
 ];
 /// Handles are looked up again this often while a GPU is down, or when the number of GPUs changes.
 const ENUMERATE_INTERVAL: Duration = Duration::from_secs(10);
@@ -101,8 +101,10 @@ impl<'nvml> Session<'nvml> {
                 Ok(device) => adopt(old, identity(index, &device), device),
                 Err(error) => {
                     *self.failures.entry(("device_by_index", errors::cause(&error))).or_default() += 1;
-                    let nameless = || Arc::new(Identity { index, ..Identity::default() });
-                    Card::new(old.map_or_else(nameless, |card| card.identity), None)
+                    let nameless = || Card::new(Arc::new(Identity { index, ..Identity::default() }), None);
+                    let mut card = old.unwrap_or_else(nameless);
+                    card.device = None;
+                    card
                 }
             };
             self.cards.push(card);
@@ -130,12 +132,13 @@ impl Gpus for Session<'_> {
             if let Some(error) = broken {
                 return Err(self.absence(&error));
             }
+            card.tell(gpu.up);
             if !gpu.up && now >= self.enumerate_due {
                 card.device = None; // a handle from before a reset stays dead: ask for a new one
             }
             gpus.push(gpu);
         }
-        let silent = !gpus.is_empty() && gpus.iter().all(|gpu| !gpu.up);
+        let silent = !gpus.is_empty() && gpus.iter().all(|gpu| !gpu.up && !gpu.lost);
         self.silent = if silent { self.silent + 1 } else { 0 };
         if self.silent >= SILENT_PASSES {
             return Err(self.absence(&NvmlError::Unknown));

@@ -42,8 +42,11 @@ impl Kubelet {
         let answer = tokio::time::timeout(DEADLINE, self.client.list(ListPodResourcesRequest {}));
         match answer.await {
             Ok(Ok(list)) => Ok(Holders::new(assignments(list.into_inner()))),
-            Ok(Err(status)) => Err(format!("{}: {}", status.code(), reason(&status))),
-            Err(_elapsed) => Err(format!("no answer within {DEADLINE:?}")),
+            Ok(Err(status)) if status.code() == tonic::Code::Unavailable => {
+                Err(format!("{}; is the socket mounted, and does the agent run as root?", reason(&status)))
+            }
+            Ok(Err(status)) => Err(format!("{} ({:?}); the kubelet's log says more", reason(&status), status.code())),
+            Err(_elapsed) => Err(format!("no answer within {DEADLINE:?}; the kubelet may be overloaded")),
         }
     }
 }

@@ -91,7 +91,7 @@ impl Poll {
                 }
             }
             Err(reason) => {
-                let message = format!("{socket} does not answer: {reason}; is it mounted, and is the agent root?");
+                let message = format!("{socket} does not answer: {reason}");
                 if before.up != Some(false) {
                     tracing::warn!("{message}");
                 }

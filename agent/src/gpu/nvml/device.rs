@@ -34,6 +34,7 @@ pub(super) struct Card<'nvml> {
     graphics: Vec<Process>,
     slices: Option<Vec<mig::Slice<'nvml>>>,
     slow_due: Duration,
+    was_up: bool,
 }
 
 /// Newest sample taken so far, per buffer, in the driver's own clock.
@@ -59,23 +60,41 @@ impl<'nvml> Card<'nvml> {
             graphics: Vec::new(),
             slices: None,
             slow_due: Duration::ZERO,
+            was_up: true,
         }
     }
 
     /// One pass over the GPU.
     pub(super) fn read(&mut self, now: Duration, failures: &mut Failures) -> (Gpu, Broken) {
-        let down = Gpu { identity: Arc::clone(&self.identity), ..Gpu::default() };
-        let Some(device) = self.device.take() else { return (down, None) };
+        // The driver gives no handle for a GPU that is gone.
+        let Some(device) = self.device.take() else { return (self.down(true), None) };
         let mut refused = std::mem::take(&mut self.refused);
         let had_mig = self.slices.is_some();
         let mut calls = Calls::new(failures, &mut refused);
         let gpu = self.pass(&device, now, &mut calls);
-        let (up, broken) = (calls.answered && !calls.lost, calls.session.take());
+        let (answered, lost, broken) = (calls.answered, calls.lost, calls.session.take());
         self.device = Some(device);
         if had_mig == self.slices.is_some() {
             self.refused = refused;
         }
-        (if up { gpu } else { down }, broken)
+        (if answered && !lost { gpu } else { self.down(lost) }, broken)
+    }
+
+    fn down(&self, lost: bool) -> Gpu {
+        Gpu { identity: Arc::clone(&self.identity), lost, ..Gpu::default() }
+    }
+
+    /// Logs that the GPU went or came back, once per change.
+    pub(super) fn tell(&mut self, up: bool) {
+        let Identity { index, uuid, .. } = &*self.identity;
+        match (self.was_up, up) {
+            (true, false) => {
+                tracing::warn!(index, %uuid, "the GPU does not answer; look at dmesg for Xid errors, reset it or reboot the node")
+            }
+            (false, true) => tracing::info!(index, %uuid, "the GPU answers again"),
+            _ => {}
+        }
+        self.was_up = up;
     }
 
     fn pass(&mut self, device: &Device<'nvml>, now: Duration, calls: &mut Calls<'_>) -> Gpu {
@@ -91,6 +110,7 @@ impl<'nvml> Card<'nvml> {
         Gpu {
             identity: Arc::clone(&self.identity),
             up: true,
+            lost: false,
             utilization,
             memory_copy_utilization,
             memory,
