@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use crate::expander::{Decision, Verdict};
+use crate::expander::{Decision, Verdict, plural};
 
 /// Most decisions kept.
 pub const MOST_DECISIONS: usize = 1_000;
@@ -103,7 +103,7 @@ impl Decision {
 impl fmt::Display for Decision {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(veto) = &self.veto {
-            return write!(out, "nothing: {}, until {} at the latest", veto.reason, veto.until);
+            return write!(out, "nothing: {}, for {} s at most", veto.reason, veto.until.since(self.at).as_secs());
         }
         let Some(best) = self.survivor() else { return write!(out, "nothing: no candidate") };
         let others = self.best.iter().skip(1).map(|group| format!(" or {group}")).collect::<String>();
@@ -123,10 +123,6 @@ impl fmt::Display for Decision {
             more => write!(out, "; and not {more} more"),
         }
     }
-}
-
-fn plural(count: u32, noun: &str) -> String {
-    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]

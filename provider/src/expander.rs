@@ -318,6 +318,12 @@ fn already_bought(row: &[Candidate<'_>], _: &Policy) -> Vec<Word> {
     row.iter().map(word).collect()
 }
 
+/// `3 nodes`, `1 node`.
+pub(crate) fn plural(count: impl Into<u64>, noun: &str) -> String {
+    let count = count.into();
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
 /// The last tie is broken by name, so that the same question always gets the same answer.
 fn first_by_name(row: &[Candidate<'_>], _: &Policy) -> Vec<Word> {
     let Some(first) = row.iter().map(|candidate| &candidate.choice.id).min() else { return Vec::new() };

@@ -10,6 +10,72 @@ use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Reg
 /// Seconds. Reads take microseconds; a BestOptions request or a cloud call may take seconds.
 const BUCKETS: [f64; 10] = [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 1.0, 5.0, 30.0];
 
+/// One metric, for whoever documents or checks them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Described {
+    /// Its name.
+    pub name: &'static str,
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: &'static str,
+    /// The names of its labels.
+    pub labels: &'static [&'static str],
+    /// A sentence, with the unit where it is not in the name.
+    pub help: &'static str,
+}
+
+const fn described(
+    name: &'static str,
+    kind: &'static str,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> Described {
+    Described { name, kind, labels, help }
+}
+
+const RPCS: Described = described(
+    "windlass_provider_rpcs_total",
+    "counter",
+    &["method", "code"],
+    "Requests answered, by method and gRPC code.",
+);
+const RPC_SECONDS: Described =
+    described("windlass_provider_rpc_seconds", "histogram", &["method"], "How long an answer took.");
+const CLOUD_CALLS: Described = described(
+    "windlass_provider_cloud_calls_total",
+    "counter",
+    &["verb", "outcome"],
+    "Cloud calls, by verb and outcome.",
+);
+const CLOUD_SECONDS: Described =
+    described("windlass_provider_cloud_call_seconds", "histogram", &["verb"], "How long a cloud call took.");
+const MACHINES: Described = described(
+    "windlass_provider_machines_total",
+    "counter",
+    &["outcome"],
+    "Machines by what became of them: asked, not-launched (already on their way), launched, registered, terminated, reaped, or the class of a refusal.",
+);
+const RELOADS: Described = described(
+    "windlass_provider_config_reloads_total",
+    "counter",
+    &["outcome"],
+    "Changes of the configuration file, by outcome.",
+);
+const CONFIG_OK: Described = described(
+    "windlass_provider_config_last_reload_successful",
+    "gauge",
+    &[],
+    "1 while the configuration file is in force, 0 while it is wrong and an older one stands.",
+);
+const STATE_FAILURES: Described =
+    described("windlass_provider_state_write_failures_total", "counter", &[], "Writes of the state file that failed.");
+
+/// Every metric of the provider: what the snapshot shows first, then what is counted.
+#[must_use]
+pub fn table() -> Vec<Described> {
+    let counted = [RPCS, RPC_SECONDS, CLOUD_CALLS, CLOUD_SECONDS, MACHINES, RELOADS, CONFIG_OK, STATE_FAILURES];
+    snapshot::ROWS.iter().map(|row| row.described).chain(counted).collect()
+}
+
 /// The counters of one process.
 pub struct Metrics {
     /// Where they are gathered from.
@@ -30,26 +96,20 @@ impl Metrics {
     /// # Errors
     /// Two metrics of one name: a mistake in this file.
     pub fn new() -> prometheus::Result<Self> {
-        let count = |name: &str, help: &str, labels: &[&str]| {
-            IntCounterVec::new(Opts::new(format!("windlass_provider_{name}"), help), labels)
-        };
-        let time = |name: &str, help: &str, labels: &[&str]| {
-            let opts = HistogramOpts::new(format!("windlass_provider_{name}"), help);
-            HistogramVec::new(opts.buckets(BUCKETS.to_vec()), labels)
+        let count = |of: Described| IntCounterVec::new(Opts::new(of.name, of.help), of.labels);
+        let time = |of: Described| {
+            HistogramVec::new(HistogramOpts::new(of.name, of.help).buckets(BUCKETS.to_vec()), of.labels)
         };
         let metrics = Self {
             registry: Registry::new(),
-            rpcs: count("rpcs_total", "Requests answered, by method and gRPC code.", &["method", "code"])?,
-            rpc_seconds: time("rpc_seconds", "How long an answer took.", &["method"])?,
-            cloud_calls: count("cloud_calls_total", "Cloud calls, by verb and outcome.", &["verb", "outcome"])?,
-            cloud_seconds: time("cloud_call_seconds", "How long a cloud call took.", &["verb"])?,
-            machines: count("machines_total", "Machines by what became of them.", &["outcome"])?,
-            reloads: count("config_reloads_total", "Changes of the configuration file, by outcome.", &["outcome"])?,
-            config_ok: IntGauge::new(
-                "windlass_provider_config_last_reload_successful",
-                "1 while the configuration file is in force, 0 while it is wrong and an older one stands.",
-            )?,
-            state_failures: count("state_write_failures_total", "Writes of the state file that failed.", &[])?,
+            rpcs: count(RPCS)?,
+            rpc_seconds: time(RPC_SECONDS)?,
+            cloud_calls: count(CLOUD_CALLS)?,
+            cloud_seconds: time(CLOUD_SECONDS)?,
+            machines: count(MACHINES)?,
+            reloads: count(RELOADS)?,
+            config_ok: IntGauge::new(CONFIG_OK.name, CONFIG_OK.help)?,
+            state_failures: count(STATE_FAILURES)?,
         };
         metrics.config_ok.set(1);
         metrics.state_failures.with_label_values::<&str>(&[]);

@@ -1,7 +1,7 @@
 //! A GPU is not stranded: pods that ask none keep off GPU groups when another fits, and what a pod says of GPU model and
 //! memory is respected. CA checked labels already, against templates; this filter knows what the labels mean.
 
-use super::{Candidate, PodAsk, Policy, Word, packing, packing::Room};
+use super::{Candidate, PodAsk, Policy, Word, packing, packing::Room, plural};
 use crate::fleet::group::{Gpus, Group};
 
 /// Label of NVIDIA's GPU feature discovery: `NVIDIA-A10G`, `Tesla-T4`, `NVIDIA-H100-80GB-HBM3`.
@@ -25,19 +25,26 @@ fn word(candidate: &Candidate<'_>, cpu_group: bool, policy: &Policy) -> Word {
         return Word::Drop(mismatch);
     }
     if candidate.demand.gpu_pods == 0 && cpu_group {
-        return Word::Drop(format!("would strand {} GPUs: none of its pods asks for one", total(candidate, gpus)));
+        return Word::Drop(format!(
+            "would strand {}: none of its pods asks for one",
+            plural(total(candidate, gpus), "GPU")
+        ));
     }
     let needed = needed(candidate, group);
     let launch = u64::from(candidate.launch);
     if candidate.demand.gpu_pods < candidate.open.len() && needed < launch && cpu_group {
         let stranded = (launch - needed).saturating_mul(u64::from(gpus.count));
         return Word::Drop(format!(
-            "would strand {stranded} GPUs: {needed} of {launch} nodes do for the pods that ask for one"
+            "would strand {}: {needed} of {launch} nodes do for the pods that ask for one",
+            plural(stranded, "GPU")
         ));
     }
     match candidate.demand.gpu_pods {
         0 => Word::Keep("none of its pods asks for a GPU, but no group without GPUs fits".to_owned()),
-        pods => Word::Keep(format!("{} × {} for {pods} pods that ask for one", total(candidate, gpus), gpus.model)),
+        pods => {
+            let pods = plural(pods as u64, "pod");
+            Word::Keep(format!("{} × {} for {pods} with a GPU request", total(candidate, gpus), gpus.model))
+        }
     }
 }
 

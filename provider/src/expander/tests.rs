@@ -43,7 +43,7 @@ fn gpu_nodes_are_not_bought_for_cpu_pods() {
         "option a10g-spot 1 c d
          option m7-od 1 c d",
         "m7-od: 1 node for 2 pods
-         not a10g-spot (gpu_fit: would strand 1 GPUs: none of its pods asks for one)",
+         not a10g-spot (gpu_fit: would strand 1 GPU: none of its pods asks for one)",
     );
 }
 
@@ -216,7 +216,7 @@ fn pods_with_a_machine_on_its_way_buy_nothing() {
         "bought a10g-spot 2 a b
          option a10g-od 2 a b
          option t4-od 2 a b",
-        "nothing: each of the 2 pods has a machine on its way: a10g-spot (w-a10g-spot), until 1900.000 at the latest",
+        "nothing: each of the 2 pods has a machine on its way: a10g-spot (w-a10g-spot), for 899 s at most",
     );
 }
 

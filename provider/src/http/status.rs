@@ -11,15 +11,15 @@ use std::{
 };
 
 use crate::{
-    expander::{Decision, Policy},
+    expander::{Decision, Policy, plural},
     fleet::{
-        GroupView,
+        GroupView, InstanceView,
         group::{InstanceState, Market},
     },
     snapshot::Snapshot,
     timestamp::Timestamp,
 };
-use words::{Safe, date, dollars, plural, span};
+use words::{Safe, date, dollars, span};
 
 /// Most decisions shown; `/decisions` has the others.
 pub const MOST_SHOWN: usize = 25;
@@ -106,8 +106,8 @@ fn totals(out: &mut String, view: &View<'_>) -> fmt::Result {
     write!(out, "<dl class=totals>")?;
     for (term, value) in [
         ("groups", view.snapshot.fleet.groups().len().to_string()),
-        ("live", sum(GroupView::live).to_string()),
-        ("on their way", sum(|it| it.waiting() + in_state(it, InstanceState::Creating)).to_string()),
+        ("live", sum(|it| it.live() - live_creating(it)).to_string()),
+        ("on their way", sum(|it| it.waiting() + live_creating(it)).to_string()),
         ("refused", sum(GroupView::refused).to_string()),
         ("pods covered", covered.to_string()),
         ("cloud listed", listed),
@@ -152,15 +152,17 @@ fn group(out: &mut String, it: &GroupView, view: &View<'_>) -> fmt::Result {
         Some(gpus) => format!("{} × {}, {} GiB", gpus.count, gpus.model, gpus.memory_mib / 1024),
         None => "no GPU".to_owned(),
     };
-    write!(out, "<td data-label=machine>{}<br><small>{}</small>", Safe(&shape.instance_type), Safe(&gpus))?;
+    write!(out, "<td data-label=machine>{} <br><small>{}</small>", Safe(&shape.instance_type), Safe(&gpus))?;
     write!(
         out,
-        "<td data-label=\"per hour\">{}",
+        "<td class=size data-label=\"per hour\">{}",
         group.price_micros.map_or("<small>unknown</small>".to_owned(), dollars)
     )?;
     size(out, it)?;
-    let creating = it.waiting() + in_state(it, InstanceState::Creating);
-    for (label, count) in [("live", it.live()), ("creating", creating), ("refused", it.refused())] {
+    let creating = live_creating(it);
+    for (label, count) in
+        [("live", it.live() - creating), ("creating", it.waiting() + creating), ("refused", it.refused())]
+    {
         let class = if count == 0 { "n zero" } else { "n" };
         write!(out, "<td class=\"{class}\" data-label={label}>{count}")?;
     }
@@ -173,7 +175,7 @@ fn size(out: &mut String, it: &GroupView) -> fmt::Result {
     let share = it.target.saturating_mul(100).checked_div(max).unwrap_or(0).min(100);
     write!(
         out,
-        "<td data-label=size><span class=bar title=\"target {} of {min} to {max}\"><i style=\"width:{share}%\"></i></span> {} <small>of {min}–{max}</small>",
+        "<td class=size data-label=size><span class=bar title=\"target {} of {min} to {max}\"><i style=\"width:{share}%\"></i></span> {} <small>of {min}–{max}</small>",
         it.target, it.target
     )
 }
@@ -183,12 +185,11 @@ fn notes(out: &mut String, it: &GroupView, view: &View<'_>) -> fmt::Result {
     if let Some(shunned) = view.snapshot.offerings.shunned(&it.group, view.now) {
         let left = span(shunned.until.since(view.now));
         write!(notes, "<p class=bad>left alone for {left}: {}</p>", Safe(&shunned.why))?;
+    } else if let Some(refusal) = it.placeholders().find_map(|place| place.refusal) {
+        write!(notes, "<p class=bad>refused ({}): {}</p>", Safe(&refusal.code), Safe(&refusal.message))?;
     }
     if it.deleting() > 0 {
         write!(notes, "<p>{} ending</p>", plural(it.deleting(), "machine"))?;
-    }
-    for refusal in it.placeholders().filter_map(|place| place.refusal).take(1) {
-        write!(notes, "<p class=bad>refused ({}): {}</p>", Safe(&refusal.code), Safe(&refusal.message))?;
     }
     for warning in &it.group.warnings {
         write!(notes, "<p class=warn>{}</p>", Safe(warning))?;
@@ -197,8 +198,10 @@ fn notes(out: &mut String, it: &GroupView, view: &View<'_>) -> fmt::Result {
     writeln!(out, "<td class=\"{class}\" data-label=notes>{notes}")
 }
 
-fn in_state(it: &GroupView, state: InstanceState) -> u32 {
-    u32::try_from(it.instances.iter().filter(|instance| instance.state == state).count()).unwrap_or(u32::MAX)
+/// Machines that the cloud is making and nobody has given up.
+fn live_creating(it: &GroupView) -> u32 {
+    let creating = |instance: &&InstanceView| instance.is_live() && instance.state == InstanceState::Creating;
+    u32::try_from(it.instances.iter().filter(creating).count()).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use crate::{
         GroupView,
         group::{InstanceState, Market},
     },
+    metrics::Described,
     snapshot::Snapshot,
     timestamp::Timestamp,
 };
@@ -29,33 +30,33 @@ pub struct View<'a> {
 
 /// One metric.
 pub struct Row {
-    /// Its name.
-    pub name: &'static str,
-    /// `gauge` or `counter`.
-    pub kind: &'static str,
-    /// A sentence, with the unit where it is not in the name.
-    pub help: &'static str,
+    /// What it is.
+    pub described: Described,
     /// Calls `put(labels, value)` for each series.
-    read: fn(View<'_>, Put<'_>),
+    read: Read,
 }
 
 type Put<'a> = &'a mut dyn FnMut(&[(&str, &str)], f64);
 
-const fn gauge(name: &'static str, help: &'static str, read: fn(View<'_>, Put<'_>)) -> Row {
-    Row { name, kind: "gauge", help, read }
+type Labels = &'static [&'static str];
+type Read = fn(View<'_>, Put<'_>);
+
+const fn gauge(name: &'static str, labels: Labels, help: &'static str, read: Read) -> Row {
+    Row { described: Described { name, kind: "gauge", labels, help }, read }
 }
 
-const fn counter(name: &'static str, help: &'static str, read: fn(View<'_>, Put<'_>)) -> Row {
-    Row { name, kind: "counter", help, read }
+const fn counter(name: &'static str, labels: Labels, help: &'static str, read: Read) -> Row {
+    Row { described: Described { name, kind: "counter", labels, help }, read }
 }
 
 /// Every metric that is read from the snapshot, in the order of the exposition.
 pub const ROWS: &[Row] = &[
-    gauge("windlass_provider_build_info", "1, with the version of the program.", |_, put| {
+    gauge("windlass_provider_build_info", &["version"], "1, with the version of the program.", |_, put| {
         put(&[("version", env!("CARGO_PKG_VERSION"))], 1.0);
     }),
     gauge(
         "windlass_provider_last_sync_timestamp_seconds",
+        &[],
         "When the last good listing of the cloud began; absent before the first.",
         |view, put| {
             if let Some(at) = view.snapshot.synced_at {
@@ -65,47 +66,60 @@ pub const ROWS: &[Row] = &[
     ),
     gauge(
         "windlass_provider_snapshot_timestamp_seconds",
+        &[],
         "When the snapshot that answers every read was published.",
         |view, put| {
             put(&[], seconds(view.snapshot.at));
         },
     ),
-    gauge("windlass_provider_group_info", "1, with what a group's machines are.", |view, put| {
-        for it in view.snapshot.fleet.groups() {
-            let (group, shape) = (&it.group, &it.group.shape);
-            let gpu_model = shape.gpus.as_ref().map_or("", |gpus| &gpus.model);
-            let labels = [
-                ("market", market(group.market)),
-                ("instance_type", &shape.instance_type),
-                ("region", &group.region),
-                ("gpu_model", gpu_model),
-            ];
-            put(&[[("group", group.id.as_str())].as_slice(), &labels].concat(), 1.0);
-        }
-    }),
-    gauge("windlass_provider_group_min_machines", "Fewest machines of a group.", |view, put| {
+    gauge(
+        "windlass_provider_group_info",
+        &["group", "market", "instance_type", "region", "gpu_model"],
+        "1, with what a group's machines are.",
+        |view, put| {
+            for it in view.snapshot.fleet.groups() {
+                let (group, shape) = (&it.group, &it.group.shape);
+                let gpu_model = shape.gpus.as_ref().map_or("", |gpus| &gpus.model);
+                let labels = [
+                    ("market", market(group.market)),
+                    ("instance_type", &shape.instance_type),
+                    ("region", &group.region),
+                    ("gpu_model", gpu_model),
+                ];
+                put(&[[("group", group.id.as_str())].as_slice(), &labels].concat(), 1.0);
+            }
+        },
+    ),
+    gauge("windlass_provider_group_min_machines", &["group"], "Fewest machines of a group.", |view, put| {
         each_group(view, put, |it| it.group.min);
     }),
-    gauge("windlass_provider_group_max_machines", "Most machines of a group.", |view, put| {
+    gauge("windlass_provider_group_max_machines", &["group"], "Most machines of a group.", |view, put| {
         each_group(view, put, |it| it.group.max);
     }),
     gauge(
         "windlass_provider_group_target_machines",
+        &["group"],
         "What the autoscaler is told: live machines and what is on its way.",
         |view, put| {
             each_group(view, put, |it| it.target);
         },
     ),
-    gauge("windlass_provider_group_machines", "Machines that the cloud lists, by state.", |view, put| {
-        for it in view.snapshot.fleet.groups() {
-            for (state, label) in STATES {
-                let count = it.instances.iter().filter(|instance| instance.state == state).count();
-                put(&[("group", it.group.id.as_str()), ("state", label)], count as f64);
+    gauge(
+        "windlass_provider_group_machines",
+        &["group", "state"],
+        "Machines that the cloud lists, by state.",
+        |view, put| {
+            for it in view.snapshot.fleet.groups() {
+                for (state, label) in STATES {
+                    let count = it.instances.iter().filter(|instance| instance.state == state).count();
+                    put(&[("group", it.group.id.as_str()), ("state", label)], count as f64);
+                }
             }
-        }
-    }),
+        },
+    ),
     gauge(
         "windlass_provider_group_awaited_machines",
+        &["group"],
         "Machines that were asked for and have neither come nor been refused.",
         |view, put| {
             each_group(view, put, GroupView::waiting);
@@ -113,6 +127,7 @@ pub const ROWS: &[Row] = &[
     ),
     gauge(
         "windlass_provider_group_refused_machines",
+        &["group"],
         "Machines that were refused, as long as the autoscaler is shown them.",
         |view, put| {
             each_group(view, put, GroupView::refused);
@@ -120,6 +135,7 @@ pub const ROWS: &[Row] = &[
     ),
     gauge(
         "windlass_provider_group_gpus",
+        &["group"],
         "GPUs that a pod can ask for on one machine of a group; absent where it has none.",
         |view, put| {
             for it in view.snapshot.fleet.groups() {
@@ -131,6 +147,7 @@ pub const ROWS: &[Row] = &[
     ),
     gauge(
         "windlass_provider_group_price_dollars_per_hour",
+        &["group"],
         "Price of one machine; absent where nobody said.",
         |view, put| {
             for it in view.snapshot.fleet.groups() {
@@ -142,6 +159,7 @@ pub const ROWS: &[Row] = &[
     ),
     gauge(
         "windlass_provider_group_warnings",
+        &["group"],
         "Things about a group that a person should look at; the page shows them.",
         |view, put| {
             each_group(view, put, |it| u32::try_from(it.group.warnings.len()).unwrap_or(u32::MAX));
@@ -149,6 +167,7 @@ pub const ROWS: &[Row] = &[
     ),
     gauge(
         "windlass_provider_group_shunned_until_timestamp_seconds",
+        &["group"],
         "Until when a group is left alone after a refusal; absent where it is not.",
         |view, put| {
             for it in view.snapshot.fleet.groups() {
@@ -160,6 +179,7 @@ pub const ROWS: &[Row] = &[
     ),
     gauge(
         "windlass_provider_covered_pods",
+        &[],
         "Pods that have a machine on its way and buy no second one.",
         |view, put| {
             put(&[], view.snapshot.bought.covered_pods(view.now) as f64);
@@ -167,6 +187,7 @@ pub const ROWS: &[Row] = &[
     ),
     gauge(
         "windlass_provider_priority_list_warnings",
+        &[],
         "Things about the priority list that a person should look at.",
         |view, put| {
             put(&[], view.policy.warnings.len() as f64);
@@ -174,6 +195,7 @@ pub const ROWS: &[Row] = &[
     ),
     counter(
         "windlass_provider_decisions_total",
+        &["decided_by"],
         "Questions answered with a group, by the filter that decided (`only`: nothing to choose from).",
         |view, put| {
             for (filter, count) in &view.counts.chosen {
@@ -183,24 +205,31 @@ pub const ROWS: &[Row] = &[
     ),
     counter(
         "windlass_provider_vetoes_total",
+        &[],
         "Questions answered empty because each pod has a machine on its way.",
         |view, put| {
             put(&[], view.counts.vetoed as f64);
         },
     ),
-    counter("windlass_provider_dropped_candidates_total", "Candidates dropped, by filter.", |view, put| {
-        for (filter, count) in &view.counts.dropped {
-            put(&[("filter", filter)], *count as f64);
-        }
-    }),
+    counter(
+        "windlass_provider_dropped_candidates_total",
+        &["filter"],
+        "Candidates dropped, by filter.",
+        |view, put| {
+            for (filter, count) in &view.counts.dropped {
+                put(&[("filter", filter)], *count as f64);
+            }
+        },
+    ),
     counter(
         "windlass_provider_decision_failures_total",
+        &[],
         "Questions that could not be answered; the autoscaler then keeps every option.",
         |view, put| {
             put(&[], view.counts.failed as f64);
         },
     ),
-    counter("windlass_provider_decision_seconds_total", "Time spent on all decisions together.", |view, put| {
+    counter("windlass_provider_decision_seconds_total", &[], "Time spent on all decisions together.", |view, put| {
         put(&[], view.counts.took.as_secs_f64());
     }),
 ];
@@ -230,15 +259,16 @@ fn seconds(at: Timestamp) -> f64 {
 pub fn render(view: View<'_>) -> String {
     let mut text = String::new();
     for row in ROWS {
+        let Described { name, kind, help, .. } = row.described;
         let mut started = false;
         let mut put = |labels: &[(&str, &str)], value: f64| {
             if !started {
                 started = true;
-                let _ = write!(text, "# HELP {} {}\n# TYPE {} {}\n", row.name, row.help, row.name, row.kind);
+                let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
             }
-            text.push_str(row.name);
-            for (place, (name, value)) in labels.iter().enumerate() {
-                let _ = write!(text, "{}{name}=\"{}\"", if place == 0 { '{' } else { ',' }, escaped(value));
+            text.push_str(name);
+            for (place, (label, value)) in labels.iter().enumerate() {
+                let _ = write!(text, "{}{label}=\"{}\"", if place == 0 { '{' } else { ',' }, escaped(value));
             }
             let _ = writeln!(text, "{}{value}", if labels.is_empty() { " " } else { "} " });
         };
@@ -262,15 +292,16 @@ mod tests {
 
     #[test]
     fn every_row_keeps_the_naming_rules() {
-        for row in ROWS {
-            assert!(row.name.starts_with("windlass_provider_"), "{}", row.name);
-            assert_eq!(row.kind == "counter", row.name.ends_with("_total"), "{}", row.name);
-            assert!(row.help.ends_with('.'), "{}", row.name);
+        let table = crate::metrics::table();
+        for Described { name, kind, help, .. } in &table {
+            assert!(name.starts_with("windlass_provider_"), "{name}");
+            assert_eq!(*kind == "counter", name.ends_with("_total"), "{name}");
+            assert!(help.ends_with('.'), "{name}");
         }
-        let mut names: Vec<_> = ROWS.iter().map(|row| row.name).collect();
+        let mut names: Vec<_> = table.iter().map(|row| row.name).collect();
         names.sort_unstable();
         names.dedup();
-        assert_eq!(names.len(), ROWS.len(), "two rows of one name");
+        assert_eq!(names.len(), table.len(), "two metrics of one name");
     }
 
     #[test]

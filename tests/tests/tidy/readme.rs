@@ -5,7 +5,7 @@ use std::{fmt::Write as _, fs};
 
 use clap::{Command, CommandFactory as _};
 use windlass_agent::{config::Args as AgentArgs, families};
-use windlass_provider::args::Args as ProviderArgs;
+use windlass_provider::{args::Args as ProviderArgs, metrics};
 
 use crate::source::{Source, every_rust_file, file, root};
 
@@ -14,6 +14,7 @@ fn tables_are_the_programs_own() {
     let readme = file("README.md").text;
     let tables = [
         ("agent metrics", agent_metrics()),
+        ("provider metrics", provider_metrics()),
         ("agent flags", flags(AgentArgs::command())),
         ("provider flags", flags(ProviderArgs::command())),
     ];
@@ -148,4 +149,13 @@ fn agent_metrics() -> String {
         format!("Labels: {labels}.\n\n| metric | type | unit | what |\n| --- | --- | --- | --- |\n{rows}\n")
     };
     kinds.into_iter().map(table).collect()
+}
+
+fn provider_metrics() -> String {
+    let row = |metric: &metrics::Described| {
+        let labels = metric.labels.join(" ");
+        format!("| `{}` | {} | {labels} | {} |\n", metric.name, metric.kind, metric.help)
+    };
+    let rows: String = metrics::table().iter().map(row).collect();
+    format!("| metric | type | labels | what |\n| --- | --- | --- | --- |\n{rows}")
 }

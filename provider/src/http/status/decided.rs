@@ -4,9 +4,9 @@ use std::fmt::{self, Write as _};
 
 use super::{
     View,
-    words::{Safe, date, plural, span},
+    words::{Safe, date, span},
 };
-use crate::expander::{Decision, Verdict};
+use crate::expander::{Decision, Verdict, plural};
 
 /// Most candidates of one decision; `/decisions` has the others.
 const MOST_CANDIDATES: usize = 40;

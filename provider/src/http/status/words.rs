@@ -60,11 +60,6 @@ pub(super) fn dollars(micros: u64) -> String {
     text.get(..end).unwrap_or(&text).to_owned()
 }
 
-/// `3 nodes`, `1 node`.
-pub(super) fn plural(count: u32, noun: &str) -> String {
-    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
