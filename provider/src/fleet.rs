@@ -1,6 +1,7 @@
 //! What there is and what is on its way: groups, instances, the ledger of intents. Values only: the keeper changes its
 //! own copy through the transitions in [`ledger`] and [`listing`], and publishes clones that readers share.
 
+pub mod denied;
 pub mod group;
 pub mod intents;
 pub mod ledger;

@@ -59,7 +59,10 @@ async fn a_group_that_is_not_known_is_not_found() {
     let codes = [
         client.node_group_target_size(wire::NodeGroupTargetSizeRequest { id: id.clone() }).await.map(|_| ()),
         client.node_group_nodes(wire::NodeGroupNodesRequest { id: id.clone() }).await.map(|_| ()),
-        client.node_group_template_node_info(wire::NodeGroupTemplateNodeInfoRequest { id: id.clone() }).await.map(|_| ()),
+        client
+            .node_group_template_node_info(wire::NodeGroupTemplateNodeInfoRequest { id: id.clone() })
+            .await
+            .map(|_| ()),
         client
             .node_group_get_options(wire::NodeGroupAutoscalingOptionsRequest { id: id.clone(), defaults: None })
             .await
@@ -114,18 +117,21 @@ async fn options_are_answered_only_where_a_group_says_something_else() {
         scale_down_unready_time: old(1200),
         ..Default::default()
     };
-    let ca_1_33 = wire::NodeGroupAutoscalingOptions { max_node_provision_time: old(900), ..defaults.clone() };
+    let ca_1_33 = wire::NodeGroupAutoscalingOptions { max_node_provision_time: old(900), ..defaults };
     let ca_1_36 = wire::NodeGroupAutoscalingOptions {
         scale_down_unneeded_duration: new(600),
         scale_down_unready_duration: new(1200),
         max_node_provision_duration: new(900),
         ..Default::default()
     };
-    for (id, defaults, answered) in
-        [("od", &ca_1_33, false), ("od", &ca_1_36, false), ("spot", &defaults, false), ("spot", &ca_1_33, true), ("spot", &ca_1_36, true)]
-    {
-        let request =
-            wire::NodeGroupAutoscalingOptionsRequest { id: id.to_owned(), defaults: Some(defaults.clone()) };
+    for (id, defaults, answered) in [
+        ("od", &ca_1_33, false),
+        ("od", &ca_1_36, false),
+        ("spot", &defaults, false),
+        ("spot", &ca_1_33, true),
+        ("spot", &ca_1_36, true),
+    ] {
+        let request = wire::NodeGroupAutoscalingOptionsRequest { id: id.to_owned(), defaults: Some(*defaults) };
         let answer = stage.client.clone().node_group_get_options(request).await.unwrap().into_inner();
         let expect = wire::NodeGroupAutoscalingOptions {
             scale_down_unneeded_time: old(90),
@@ -151,7 +157,8 @@ async fn prices_follow_labels_and_hours_in_both_eras_fields() {
     };
     let node = |spot| Some(wire::ExternalGrpcNode { labels: labels(spot).into(), ..Default::default() });
     let old = wire::PricingNodePriceRequest { start_time: time(0), end_time: time(7200), ..Default::default() };
-    let new = wire::PricingNodePriceRequest { start_timestamp: time(0), end_timestamp: time(7200), ..Default::default() };
+    let new =
+        wire::PricingNodePriceRequest { start_timestamp: time(0), end_timestamp: time(7200), ..Default::default() };
     for request in [old, new] {
         for (spot, price) in [(true, 0.8), (false, 2.0)] {
             let request = wire::PricingNodePriceRequest { node: node(spot), ..request.clone() };
@@ -161,15 +168,31 @@ async fn prices_follow_labels_and_hours_in_both_eras_fields() {
     }
     let timeless = wire::PricingNodePriceRequest { node: node(true), ..Default::default() };
     assert_eq!(stage.client.pricing_node_price(timeless).await.unwrap_err().code(), Code::InvalidArgument);
-    let span = wire::PricingNodePriceRequest { start_timestamp: time(0), end_timestamp: time(60), ..Default::default() };
+    let span =
+        wire::PricingNodePriceRequest { start_timestamp: time(0), end_timestamp: time(60), ..Default::default() };
     assert_eq!(stage.client.pricing_node_price(span).await.unwrap_err().code(), Code::NotFound);
     let pod = Pod::default().encode_to_vec();
-    let old = wire::PricingPodPriceRequest { pod: pod.clone(), start_time: time(0), end_time: time(60), ..Default::default() };
-    let new = wire::PricingPodPriceRequest { pod_bytes: pod, start_timestamp: time(0), end_timestamp: time(60), ..Default::default() };
+    let old = wire::PricingPodPriceRequest {
+        pod: pod.clone(),
+        start_time: time(0),
+        end_time: time(60),
+        ..Default::default()
+    };
+    let new = wire::PricingPodPriceRequest {
+        pod_bytes: pod,
+        start_timestamp: time(0),
+        end_timestamp: time(60),
+        ..Default::default()
+    };
     for request in [old, new] {
         stage.client.pricing_pod_price(request).await.unwrap();
     }
-    let bad = wire::PricingPodPriceRequest { pod_bytes: vec![255], start_timestamp: time(0), end_timestamp: time(60), ..Default::default() };
+    let bad = wire::PricingPodPriceRequest {
+        pod_bytes: vec![255],
+        start_timestamp: time(0),
+        end_timestamp: time(60),
+        ..Default::default()
+    };
     assert_eq!(stage.client.pricing_pod_price(bad).await.unwrap_err().code(), Code::InvalidArgument);
 }
 

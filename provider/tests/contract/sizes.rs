@@ -57,9 +57,12 @@ async fn a_decrease_cancels_what_has_not_come_and_ends_nothing() {
     let stage = Stage::start("events: [{at: 0s, group: spot, slowCalls: 2s}]").await;
     let machines = stage.machines("spot").await;
     stage.increase("spot", 2).await.unwrap();
-    for (delta, expect) in
-        [(0, Code::InvalidArgument), (1, Code::InvalidArgument), (-3, Code::FailedPrecondition), (i32::MIN, Code::FailedPrecondition)]
-    {
+    for (delta, expect) in [
+        (0, Code::InvalidArgument),
+        (1, Code::InvalidArgument),
+        (-3, Code::FailedPrecondition),
+        (i32::MIN, Code::FailedPrecondition),
+    ] {
         assert_eq!(code(stage.decrease("spot", delta).await), expect, "{delta}");
         assert_eq!(stage.target("spot").await, 4, "{delta}");
     }
