@@ -54,6 +54,19 @@ impl InstanceView {
     }
 }
 
+/// How many machines of a group there are, and how many there are not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// Machines that count towards the target.
+    pub live: u32,
+    /// Machines on their way out that are still there.
+    pub deleting: u32,
+    /// Machines asked for that may still come.
+    pub waiting: u32,
+    /// Machines refused and still shown.
+    pub refused: u32,
+}
+
 /// A group with everything in it and everything on its way to it.
 #[derive(Clone, Debug)]
 pub struct GroupView {
@@ -65,6 +78,8 @@ pub struct GroupView {
     pub intents: Vec<Intent>,
     /// What CA is told: live machines, plus what is on its way, plus refused places that are still shown.
     pub target: u32,
+    /// What the target is made of.
+    pub counts: Counts,
     /// The Node that a new machine of this group would be.
     pub template: Arc<Node>,
     /// The same as bytes, ready for the wire.
@@ -75,25 +90,25 @@ impl GroupView {
     /// Machines that count towards the target.
     #[must_use]
     pub fn live(&self) -> u32 {
-        count(self.instances.iter().filter(|instance| instance.is_live()))
+        self.counts.live
     }
 
     /// Machines on their way out that are still there.
     #[must_use]
     pub fn deleting(&self) -> u32 {
-        count(self.instances.iter().filter(|instance| !instance.is_live()))
+        self.counts.deleting
     }
 
     /// Machines asked for that may still come.
     #[must_use]
     pub fn waiting(&self) -> u32 {
-        self.intents.iter().map(Intent::waiting).sum()
+        self.counts.waiting
     }
 
     /// Machines refused and still shown.
     #[must_use]
     pub fn refused(&self) -> u32 {
-        self.intents.iter().map(Intent::refused).sum()
+        self.counts.refused
     }
 
     /// Machines wanted that no launch asks for yet.
@@ -132,7 +147,14 @@ impl GroupView {
 
     /// The one place where the target is computed.
     fn settle(&mut self) {
-        self.target = self.live() + self.waiting() + self.refused();
+        let live = count(self.instances.iter().filter(|instance| instance.is_live()));
+        self.counts = Counts {
+            live,
+            deleting: count(self.instances.iter()) - live,
+            waiting: self.intents.iter().map(Intent::waiting).sum(),
+            refused: self.intents.iter().map(Intent::refused).sum(),
+        };
+        self.target = self.counts.live + self.counts.waiting + self.counts.refused;
     }
 }
 

@@ -251,7 +251,10 @@ impl Keeper {
 
     /// Works until told to stop. What is under way at the cloud then is left to the next process, which repeats it
     /// under the same tokens.
-    pub async fn run(mut self, stop: CancellationToken) {
+    ///
+    /// # Errors
+    /// None; the type is that of a task.
+    pub async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
         let mut batch = Vec::new();
         let mut tick = time::interval(Duration::from_millis(100));
         tick.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
@@ -270,6 +273,7 @@ impl Keeper {
             }
         }
         self.persist().await;
+        Ok(())
     }
 
     /// Carries out a batch, publishes once, and only then answers.

@@ -56,20 +56,21 @@ pub struct Running {
     pub http: SocketAddr,
     /// What every door looks at.
     pub shared: Arc<Shared>,
-    stop: CancellationToken,
-    tasks: JoinSet<anyhow::Result<()>>,
+    doors: Tasks,
+    /// What the doors rest on; ends after them, so that a request under way still gets its answer.
+    behind: Tasks,
 }
 
 impl Running {
     /// Begins a gentle end: no new connection, what is under way is answered, the state is written.
     pub fn stop(&self) {
-        self.stop.cancel();
+        self.doors.stop.cancel();
     }
 
     /// What [`Running::stop`] does, for whoever waits in [`Running::finished`] meanwhile.
     #[must_use]
     pub fn stopper(&self) -> CancellationToken {
-        self.stop.clone()
+        self.doors.stop.clone()
     }
 
     /// Waits for the end: the first task to end ends the others, and gives the reason.
@@ -77,13 +78,13 @@ impl Running {
     /// # Errors
     /// Why a task ended that should not have.
     pub async fn finished(mut self) -> anyhow::Result<()> {
-        let first = self.tasks.join_next().await.unwrap_or(Ok(Ok(())));
-        self.stop.cancel();
-        let rest = async { while self.tasks.join_next().await.is_some() {} };
-        if time::timeout(limits::DRAIN, rest).await.is_err() {
-            tracing::warn!("some connections did not end in time and are cut");
-        }
-        first.context("a task of the provider died")?
+        let first = tokio::select! {
+            first = self.doors.set.join_next() => first,
+            first = self.behind.set.join_next() => first,
+        };
+        self.doors.end().await;
+        self.behind.end().await;
+        first.unwrap_or(Ok(Ok(()))).context("a task of the provider died")?
     }
 }
 
@@ -114,24 +115,18 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         ready,
         warned: Mutex::default(),
     });
-    let stop = CancellationToken::new();
-    let mut tasks = Tasks { set: JoinSet::new(), stop: stop.clone() };
-    let provider = serve_provider(&config, &shared, &mut tasks).await?;
-    let expander = serve_expander(&config, &shared, &mut tasks).await?;
-    let http = serve_http(&config, &shared, &mut tasks).await?;
-    tasks.own("keeper", {
-        let stop = stop.clone();
-        async move {
-            keeper.run(stop).await;
-            Ok(())
-        }
-    });
-    tasks.own("configuration", watch::follow(config, shared.clone(), stop.clone()));
+    let (mut doors, mut behind) = (Tasks::default(), Tasks::default());
+    let provider = serve_provider(&config, &shared, &mut doors).await?;
+    let expander = serve_expander(&config, &shared, &mut doors).await?;
+    let http = serve_http(&config, &shared, &mut doors).await?;
+    behind.own("keeper", keeper.run(behind.stop.clone()));
+    behind.own("configuration", watch::follow(config, shared.clone(), behind.stop.clone()));
     tracing::info!(%provider, %expander, %http, "listening");
-    Ok(Running { provider, expander, http, shared, stop, tasks: tasks.set })
+    Ok(Running { provider, expander, http, shared, doors, behind })
 }
 
-/// The owner of every task while they are begun.
+/// The owner of some tasks.
+#[derive(Default)]
 struct Tasks {
     set: JoinSet<anyhow::Result<()>>,
     stop: CancellationToken,
@@ -145,6 +140,16 @@ impl Tasks {
             anyhow::ensure!(stop.is_cancelled(), "{name} ended by itself");
             Ok(())
         });
+    }
+
+    /// Ends them gently; what has not ended in time is cut.
+    async fn end(&mut self) {
+        self.stop.cancel();
+        let all = async { while self.set.join_next().await.is_some() {} };
+        if time::timeout(limits::DRAIN, all).await.is_err() {
+            tracing::warn!("what did not end in time is cut");
+            self.set.shutdown().await;
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{fmt, io::Read as _, path::Path, path::PathBuf, time::Duration};
 
 use super::{CloudKind, Config, Listen, Priorities, limits, place};
-use crate::expander::priority;
+use crate::{cloud::sim, expander::priority};
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,7 +92,14 @@ impl Problems<'_> {
                 "is missing",
                 "the embedded cloud needs a scenario: `scenario: scenario.yaml`",
             ),
-            (CloudKind::Sim, Some(file)) => self.readable("cloud.scenario", file),
+            (CloudKind::Sim, Some(file)) => match std::fs::read_to_string(file) {
+                Ok(text) => {
+                    if let Err(wrong) = sim::Scenario::parse(&text, file) {
+                        self.say("cloud.scenario", wrong.to_string(), "mend the scenario");
+                    }
+                }
+                Err(_) => self.readable("cloud.scenario", file),
+            },
         }
         if config.gpu_label.as_ref().is_some_and(String::is_empty) {
             self.say("gpuLabel", "is empty", "name the node label that holds the GPU model, or leave the key out");

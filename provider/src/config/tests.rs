@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::*;
 
-const LEAST: &str = "cloud: {kind: sim, scenario: Cargo.toml}\n";
+const LEAST: &str = "cloud: {kind: sim, scenario: ../tests/scenarios/demo.yaml}\n";
 
 fn parse(text: &str) -> Result<Config, Vec<String>> {
     let said = |problems: Vec<Problem>| problems.iter().map(ToString::to_string).collect();
@@ -24,7 +24,7 @@ fn little_needs_to_be_said() {
 #[test]
 fn everything_can_be_said() {
     let text = r#"
-cloud: {kind: sim, scenario: Cargo.toml, state: sim.json}
+cloud: {kind: sim, scenario: ../tests/scenarios/demo.yaml, state: sim.json}
 provider: {listen: "127.0.0.1:0", insecure: true}
 expander:
   listen: "127.0.0.1:0"

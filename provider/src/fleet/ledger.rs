@@ -264,12 +264,12 @@ impl Fleet {
 
     /// Lets go of what has been shown or kept long enough. True when that changed anything.
     pub fn expire(&mut self, now: Timestamp) -> bool {
-        let busy = self.groups.values().filter(|view| !view.intents.is_empty());
-        let groups: Vec<GroupId> = busy.map(|view| view.group.id.clone()).collect();
-        let mut changed = false;
-        for group in groups {
-            let Some(before) = self.group(group.as_str()).cloned() else { continue };
-            changed |= self.change(group.as_str(), |view| expire(view, now, &before.intents)).unwrap_or(false);
+        // Looked at first: most of the time nothing is old enough, and then nothing is copied.
+        let old = self.groups.values().filter_map(|view| Some((view.group.id.clone(), without_old(view, now)?)));
+        let old: Vec<(GroupId, Vec<Intent>)> = old.collect();
+        let changed = !old.is_empty();
+        for (group, intents) in old {
+            self.change(group.as_str(), |view| view.intents = intents);
         }
         self.unplaced.intents.retain(|intent| intent.at + GONE_KEPT > now);
         if self.gone.len() > GONE_LIMIT || self.gone.values().any(|gone| gone.at + GONE_KEPT <= now) {
@@ -347,17 +347,21 @@ fn add(view: &mut GroupView, instance: &Instance, intent: &IntentId, now: Timest
     }
 }
 
-fn expire(view: &mut GroupView, now: Timestamp, before: &[Intent]) -> bool {
+/// The intents of a group without what was shown or kept long enough; None when nothing was.
+fn without_old(view: &GroupView, now: Timestamp) -> Option<Vec<Intent>> {
+    if view.intents.is_empty() {
+        return None;
+    }
     let settled = |id: &InstanceId| {
-        let registered =
-            view.instances.binary_search_by(|it| it.id.cmp(id)).ok().map(|at| view.instances[at].registered_at);
-        registered.flatten().is_some_and(|at| at + SETTLED <= now)
+        let registered = view.instance(id.as_str()).and_then(|instance| instance.registered_at);
+        registered.is_some_and(|at| at + SETTLED <= now)
     };
-    for intent in &mut view.intents {
+    let mut intents = view.intents.clone();
+    for intent in &mut intents {
         intent.expire_refused(REFUSED_SHOWN, now);
     }
-    view.intents.retain(|intent| intent.waiting() + intent.refused() > 0 || !intent.machines().all(settled));
-    view.intents != before
+    intents.retain(|intent| intent.waiting() + intent.refused() > 0 || !intent.machines().all(settled));
+    (intents != view.intents).then_some(intents)
 }
 
 fn is_ending(instance: &InstanceView) -> bool {

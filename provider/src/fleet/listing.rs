@@ -8,7 +8,7 @@ use prost::Message as _;
 use crate::{
     cloud::Listed,
     fleet::{
-        Fleet, Gone, GroupView, InstanceView,
+        Counts, Fleet, Gone, GroupView, InstanceView,
         group::{Group, GroupId, Instance, InstanceId, Overrides},
         intents::IntentId,
         ledger::Event,
@@ -80,7 +80,15 @@ impl Fleet {
                 let template = template::node(&group, dialect);
                 let template_bytes = template.encode_to_vec().into();
                 let template = Arc::new(template);
-                GroupView { group, instances: Vec::new(), intents, target: 0, template, template_bytes }
+                GroupView {
+                    group,
+                    instances: Vec::new(),
+                    intents,
+                    target: 0,
+                    counts: Counts::default(),
+                    template,
+                    template_bytes,
+                }
             }
         }
     }

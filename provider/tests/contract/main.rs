@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "the helpers of tests are tests, too")]
 
+mod care;
+mod command;
 mod doors;
 mod expander;
 mod reads;

@@ -54,7 +54,7 @@ async fn an_increase_that_makes_no_sense_has_no_effect() {
 
 #[tokio::test]
 async fn a_decrease_cancels_what_has_not_come_and_ends_nothing() {
-    let stage = Stage::start("events: [{at: 0s, group: spot, slowCalls: 2s}]").await;
+    let stage = Stage::start("events: [{at: 0s, group: spot, failCalls: unavailable}]").await;
     let machines = stage.machines("spot").await;
     stage.increase("spot", 2).await.unwrap();
     for (delta, expect) in [

@@ -3,14 +3,22 @@
 use prost::Message as _;
 
 use super::*;
-use crate::fleet::{template, tests::group};
+use crate::fleet::{Counts, template, tests::group};
 
 fn view(id: &str, change: impl FnOnce(&mut Group)) -> Arc<GroupView> {
     let mut group = group(id, 0, 9);
     change(&mut group);
     let template = Arc::new(template::node(&group, &Dialect::aws()));
     let template_bytes = template.encode_to_vec().into();
-    Arc::new(GroupView { group, instances: vec![], intents: vec![], target: 0, template, template_bytes })
+    Arc::new(GroupView {
+        group,
+        instances: vec![],
+        intents: vec![],
+        target: 0,
+        counts: Counts::default(),
+        template,
+        template_bytes,
+    })
 }
 
 fn three() -> Vec<Arc<GroupView>> {
