@@ -1,6 +1,6 @@
 //! The command line: flags with their `WINDLASS_*` twins, and the two things the program can do.
 
-use std::{io::Write as _, path::PathBuf, process::ExitCode};
+use std::{io::IsTerminal as _, io::Write as _, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
@@ -91,6 +91,7 @@ async fn work(config: Config) -> anyhow::Result<()> {
 fn log(args: &Args) {
     let filter = tracing_subscriber::EnvFilter::new(&args.log);
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let log = log.with_ansi(std::io::stderr().is_terminal());
     match args.log_format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),

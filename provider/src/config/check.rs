@@ -23,7 +23,8 @@ pub struct Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { file, line, key, what, remedy } = self;
-        write!(out, "{}:{line}: {key}: {what}; {remedy}", file.display())
+        let key = if key.is_empty() { String::new() } else { format!("{key}: ") };
+        write!(out, "{}:{line}: {key}{what}; {remedy}", file.display())
     }
 }
 
