@@ -1,7 +1,7 @@
 //! The loop itself: what cluster-autoscaler asks, in which order, and what it does to the cluster.
 //! [`Autoscaler::run_once`] is one loop; the caller waits between loops as [`Autoscaler::next_loop`] says.
 //!
-//! Not modelled: `--expander=price`, balancing of similar groups, cluster-wide limits, PodDisruptionBudgets, priorities, DaemonSet
+//! Not modelled: balancing of similar groups, cluster-wide limits, PodDisruptionBudgets, priorities, DaemonSet
 //! pods on nodes to come, and node groups that scale to their maximum or zero only when scaling down.
 
 use std::{collections::BTreeMap, time::Duration};
@@ -18,6 +18,7 @@ mod estimator;
 mod flags;
 mod options;
 mod pass;
+mod price;
 mod registry;
 mod repair;
 mod scale_down;
@@ -266,7 +267,7 @@ impl Autoscaler {
             if let Some(group) = tolerate(pass.client.group_of(&wire(&seen.node)))?.flatten()
                 && !pass.templates.contains_key(&group.id)
             {
-                let template = sanitized(&seen.node);
+                let template = sanitized(&seen.node, &group.id);
                 self.learned.insert(group.id.clone(), template.clone());
                 pass.templates.insert(group.id, template);
             }
@@ -283,21 +284,26 @@ impl Autoscaler {
             // From 1.31.4, 1.32.3 and 1.33.1 on, a group that fails is left out; before, the loop ended.
             let template = if self.era >= Era::V1_33 { tolerate(asked)?.flatten() } else { asked? };
             if let Some(template) = template {
-                pass.templates.insert(group.id, labelled(sanitized(&NodeView::from_proto(&template))));
+                let template = labelled(sanitized(&NodeView::from_proto(&template), &group.id), self.era);
+                pass.templates.insert(group.id, template);
             }
         }
         for seen in bad {
             if let Some(group) = tolerate(pass.client.group_of(&wire(&seen.node)))?.flatten() {
-                pass.templates.entry(group.id).or_insert_with(|| sanitized(&seen.node));
+                let template = || sanitized(&seen.node, &group.id);
+                pass.templates.entry(group.id.clone()).or_insert_with(template);
             }
         }
         Ok(())
     }
 }
 
-/// A node as a template: without the marks and conditions of one particular node.
-fn sanitized(node: &NodeView) -> NodeView {
+/// A node as its group's template: without the name, the marks and the conditions of one particular node.
+fn sanitized(node: &NodeView, group: &str) -> NodeView {
     let mut template = node.clone();
+    template.name = format!("template-node-for-{group}");
+    template.labels.insert("kubernetes.io/hostname".into(), template.name.clone());
+    template.provider_id = String::new();
     template.taints.retain(|taint| {
         let key = taint.key();
         key != pass::TO_BE_DELETED
@@ -310,7 +316,7 @@ fn sanitized(node: &NodeView) -> NodeView {
 }
 
 /// What CA adds to a template of the provider's: a mark, and the old names of the common labels.
-fn labelled(mut template: NodeView) -> NodeView {
+fn labelled(mut template: NodeView, era: Era) -> NodeView {
     let old_names = [
         ("node.kubernetes.io/instance-type", "beta.kubernetes.io/instance-type"),
         ("topology.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/zone"),
@@ -321,7 +327,9 @@ fn labelled(mut template: NodeView) -> NodeView {
             template.labels.insert(old.into(), value);
         }
     }
-    template.labels.insert("cluster-autoscaler.kubernetes.io/template-node".into(), "true".into());
+    if era >= Era::V1_33 {
+        template.labels.insert("cluster-autoscaler.kubernetes.io/template-node".into(), "true".into());
+    }
     template
 }
 

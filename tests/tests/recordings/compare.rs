@@ -92,19 +92,37 @@ fn read(call: &Call) -> String {
         Call::Nodes(request) => format!("Nodes {}", request.id),
         Call::TemplateNodeInfo(request) => format!("TemplateNodeInfo {}", request.id),
         Call::GetOptions(request) => format!("GetOptions {} {:?}", request.id, request.defaults),
+        Call::PricingNodePrice(request) => {
+            let old = span(request.start_time, request.end_time);
+            let new = span(request.start_timestamp, request.end_timestamp);
+            let one = request.node.clone().unwrap_or_default();
+            format!("PricingNodePrice {} for {old:?} {new:?} s", node(&one))
+        }
+        Call::PricingPodPrice(request) => {
+            let old = span(request.start_time, request.end_time);
+            let new = span(request.start_timestamp, request.end_timestamp);
+            let forms = [&request.pod, &request.pod_bytes].map(|bytes| (!bytes.is_empty()).then(|| pod(bytes)));
+            format!("PricingPodPrice {forms:?} for {old:?} {new:?} s")
+        }
         other => format!("{other:?}"),
     }
 }
 
+/// The seconds between two times, where the release sends them in this form.
+fn span(start: Option<prost_types::Timestamp>, end: Option<prost_types::Timestamp>) -> Option<i64> {
+    Some(end?.seconds - start?.seconds)
+}
+
+/// A name without the random number of a template's.
+pub(crate) fn plain(text: &str) -> String {
+    let Some(rest) = text.strip_prefix("template-node-for-") else { return text.to_owned() };
+    let parts =
+        rest.split('-').filter(|part| part.len() < 15 || part.contains(|letter: char| !letter.is_ascii_digit()));
+    format!("template-node-for-{}", parts.collect::<Vec<_>>().join("-"))
+}
+
 /// Name, provider id, labels and annotations. The name of a node still to come has a random number in it.
 fn node(node: &ExternalGrpcNode) -> String {
-    let plain = |text: &str| match (text.strip_prefix("template-node-for-"), text.split_once("-upcoming-")) {
-        (Some(_), Some((head, number))) => {
-            let head = head.trim_end_matches(|letter: char| letter.is_ascii_digit()).trim_end_matches('-');
-            format!("{head}-upcoming-{number}")
-        }
-        _ => text.to_owned(),
-    };
     let sorted = |map: &dyn Fn() -> Vec<(String, String)>| {
         let mut pairs = map();
         pairs.sort();

@@ -1,4 +1,4 @@
-//! Every way in which the model still differs from a recording, with the reason; and the recordings it is not held to.
+//! Every way in which the model still differs from a recording, with the reason.
 
 /// A difference that is known.
 pub(crate) struct Listed {
@@ -49,9 +49,3 @@ pub(crate) const LISTED: &[Listed] = &[
         why: BESIDE_REFRESH,
     },
 ];
-
-/// Stories the model is not held to, and why.
-pub(crate) const NOT_HELD: [(&str, &str); 1] = [(
-    "price-expander",
-    "--expander=price is not modelled: no PricingNodePrice, no PricingPodPrice, no choice by price",
-)];

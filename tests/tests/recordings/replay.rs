@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use windlass_provider::replay::autoscaler::{Act, Autoscaler, Call, Era, Failure, Flags, Provider, Reply};
 
 use super::{
-    compare::differences,
+    compare::{differences, plain},
     stage::{Exchange, Process, Segment, Story},
 };
 
@@ -27,6 +27,11 @@ fn question(call: &Call) -> String {
             let node = request.node.clone().unwrap_or_default();
             format!("NodeGroupForNode {}", if node.provider_id.is_empty() { "upcoming" } else { &node.name })
         }
+        Call::PricingNodePrice(request) => {
+            format!("PricingNodePrice {}", plain(&request.node.clone().unwrap_or_default().name))
+        }
+        // The sample provider has one price for every pod.
+        Call::PricingPodPrice(_) => "PricingPodPrice".into(),
         other => format!("{other:?}"),
     }
 }

@@ -257,14 +257,18 @@ impl Story {
     }
 }
 
+/// Pods that a call names and the cluster holds.
 fn pods_of(call: &Call) -> Vec<PodView> {
-    let Call::BestOptions(request) = call else { return Vec::new() };
-    request
-        .options
-        .iter()
-        .flat_map(|option| if option.pod_bytes.is_empty() { &option.pod } else { &option.pod_bytes })
-        .map(|bytes| PodView::from_proto(&core::Pod::decode(bytes.as_ref()).unwrap()))
-        .collect()
+    let pods: Vec<&[u8]> = match call {
+        Call::BestOptions(request) => {
+            let lists = request.options.iter().flat_map(|option| [&option.pod, &option.pod_bytes]);
+            lists.flatten().map(AsRef::as_ref).collect()
+        }
+        Call::PricingPodPrice(request) => vec![&request.pod, &request.pod_bytes],
+        _ => Vec::new(),
+    };
+    let pods = pods.into_iter().map(|bytes| PodView::from_proto(&core::Pod::decode(bytes).unwrap()));
+    pods.filter(|pod| !pod.uid.is_empty()).collect()
 }
 
 /// A pod that no request of the recording shows, like those that one does.

@@ -7,6 +7,7 @@ use super::{
     client::{Answer, Trouble},
     flags::{Era, Expander},
     pass::Pass,
+    price::cheapest,
 };
 use crate::replay::cluster::{NodeView, PodView};
 
@@ -18,13 +19,14 @@ pub(super) struct Choice {
     pub(super) pods: Vec<PodView>,
 }
 
-/// The option to take; None where the expander left none.
-pub(super) fn choose(pass: &mut Pass, mut options: Vec<Choice>) -> Answer<Option<Choice>> {
-    let expander = pass.flags().expander;
-    if expander != Expander::LeastWaste {
-        options = ask_expander(pass, options)?;
-    }
-    if expander != Expander::Grpc && options.len() > 1 {
+/// The option to take; None where the expander left none. `size`: nodes in the cluster.
+pub(super) fn choose(pass: &mut Pass, options: Vec<Choice>, size: usize) -> Answer<Option<Choice>> {
+    let mut options = match pass.flags().expander {
+        Expander::Grpc | Expander::GrpcLeastWaste => ask_expander(pass, options)?,
+        Expander::LeastWaste => least_waste(pass, options),
+        Expander::Price => cheapest(pass, options, size)?,
+    };
+    if pass.flags().expander == Expander::GrpcLeastWaste && options.len() > 1 {
         options = least_waste(pass, options);
     }
     if options.is_empty() {

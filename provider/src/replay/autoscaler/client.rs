@@ -9,7 +9,7 @@ use windlass_proto::{
     externalgrpc::{
         ExternalGrpcNode, Instance, NodeGroup, NodeGroupAutoscalingOptionsRequest, NodeGroupDecreaseTargetSizeRequest,
         NodeGroupDeleteNodesRequest, NodeGroupForNodeRequest, NodeGroupIncreaseSizeRequest, NodeGroupNodesRequest,
-        NodeGroupTargetSizeRequest, NodeGroupTemplateNodeInfoRequest,
+        NodeGroupTargetSizeRequest, NodeGroupTemplateNodeInfoRequest, PricingNodePriceRequest, PricingPodPriceRequest,
     },
 };
 
@@ -206,6 +206,14 @@ impl Client<'_> {
     pub(super) fn delete(&mut self, group: &str, nodes: Vec<ExternalGrpcNode>) -> Answer<()> {
         let call = Call::DeleteNodes(NodeGroupDeleteNodesRequest { nodes, id: group.to_owned() });
         ask!(self, call, Reply::DeleteNodes => ())
+    }
+
+    pub(super) fn node_price(&mut self, request: PricingNodePriceRequest) -> Answer<f64> {
+        ask!(self, Call::PricingNodePrice(request), Reply::PricingNodePrice(response) => response.price)
+    }
+
+    pub(super) fn pod_price(&mut self, request: PricingPodPriceRequest) -> Answer<f64> {
+        ask!(self, Call::PricingPodPrice(request), Reply::PricingPodPrice(response) => response.price)
     }
 
     pub(super) fn best_options(&mut self, request: BestOptionsRequest) -> Answer<BestOptionsResponse> {

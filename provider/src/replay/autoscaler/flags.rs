@@ -28,6 +28,8 @@ pub enum Expander {
     GrpcLeastWaste,
     /// `--expander=least-waste`: no gRPC expander.
     LeastWaste,
+    /// `--expander=price`: no gRPC expander; prices are the provider's.
+    Price,
 }
 
 /// CA's command line, as far as the model reads it. The default is that of the release binaries.

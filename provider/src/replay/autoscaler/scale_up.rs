@@ -43,7 +43,7 @@ pub(super) fn scale_up(
     if options.is_empty() {
         return Ok(Outcome::NoOptions);
     }
-    let Some(best) = choose(pass, options)? else {
+    let Some(best) = choose(pass, options, snapshot.0.values().filter(|place| !place.upcoming).count())? else {
         return Ok(Outcome::NoOptions);
     };
     let Some(group) = groups.iter().find(|group| group.id == best.group) else {

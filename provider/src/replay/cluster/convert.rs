@@ -3,7 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use windlass_proto::core;
+use windlass_proto::{
+    core,
+    quantity::{milli_value, value},
+};
 
 use super::{NodeView, PodView, Resources, add};
 use crate::timestamp::Timestamp;
@@ -220,22 +223,8 @@ fn resources(quantities: &BTreeMap<String, core::Quantity>) -> Resources {
 
 /// Whole units, or thousandths for cpu; a fraction is rounded up, as the scheduler does.
 fn amount(name: &str, text: &str) -> Option<u64> {
-    let end = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
-    let (digits, suffix) = text.split_at(end);
-    let (times, over): (u128, u128) = match suffix {
-        "" => (1, 1),
-        "m" => (1, 1000),
-        "k" => (1000, 1),
-        "M" => (1_000_000, 1),
-        "G" => (1_000_000_000, 1),
-        "Ki" => (1 << 10, 1),
-        "Mi" => (1 << 20, 1),
-        "Gi" => (1 << 30, 1),
-        "Ti" => (1 << 40, 1),
-        _ => return None,
-    };
-    let unit = if name == "cpu" { 1000 } else { 1 };
-    u64::try_from(digits.parse::<u64>().ok().map(u128::from)?.checked_mul(times * unit)?.div_ceil(over)).ok()
+    let read = if name == "cpu" { milli_value(text) } else { value(text) };
+    read.ok().and_then(|amount| u64::try_from(amount).ok())
 }
 
 fn quantities(resources: &Resources) -> BTreeMap<String, core::Quantity> {
