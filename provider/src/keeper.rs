@@ -5,8 +5,6 @@ mod calls;
 mod carry;
 mod state;
 
-pub(crate) use state::replace;
-
 use std::{
     collections::BTreeMap,
     sync::{

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use serde_json::json;
+use windlass_proto::expander::BestOptionsResponse;
 use windlass_tests::rig::scene::{Scene, Setup};
 
 use crate::{
@@ -84,11 +85,14 @@ fn with_memory(enabled: bool) -> Setup {
     Setup { settings: json!({"purchaseMemory": {"enabled": enabled}}), ..Setup::default() }
 }
 
-/// The pods run on two machines, and no third is bought.
+/// The pods run on two machines because a third was asked for and refused.
 async fn two_machines(mut scene: Scene) -> Result<()> {
     scene.until_running(2, SOON).await?;
     let machines = scene.machines();
     ensure!(machines == 2, "{machines} machines for two pods");
+    let vetoed = |answer: Option<BestOptionsResponse>| answer.is_some_and(|answer| answer.options.is_empty());
+    let vetoes = scene.journal.questions().into_iter().filter(|(_, answer)| vetoed(answer.clone())).count();
+    ensure!(vetoes > 0, "the memory was never asked: this run shows nothing");
     scene.nothing_further_is_bought().await
 }
 

@@ -33,7 +33,7 @@ pub(crate) fn stories() -> Vec<Story> {
 async fn stock_out_asks_another_group_and_probes_later(stage: Stage) -> Result<()> {
     let begun = Instant::now();
     let sold_out =
-        json!({"at": "0s", "lasts": format!("{}s", SOLD_OUT.as_secs()), "group": "spot-a10g", "stockOut": true});
+        json!({"at": "0s", "for": format!("{}s", SOLD_OUT.as_secs()), "group": "spot-a10g", "stockOut": true});
     let settings = json!({"offerings": {"initialBackoff": "20s", "maxBackoff": "40s"}});
     let setup = Setup { world: World::default().with_event(sold_out), settings, ..Setup::default() };
     let mut scene = stage.scene(setup).await?;

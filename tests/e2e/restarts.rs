@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
 use windlass_tests::rig::scene::{Scene, Setup};
 
 use crate::{
@@ -24,7 +24,14 @@ async fn provider_restarts_during_a_scale_up(stage: Stage) -> Result<()> {
     scene.start_provider().await?;
     scene.until_running(2, SOON).await?;
     exactly(&mut scene, &[("spot-a10g", 2)]).await?;
-    scene.nothing_further_is_bought().await
+    scene.nothing_further_is_bought().await?;
+    // The autoscaler read what it trusts when it started: the provider that came back must still be the one it knows.
+    scene.create_pods("third", 1, 1).await?;
+    scene.until_running(3, SOON).await?;
+    exactly(&mut scene, &[("spot-a10g", 3)]).await?;
+    let (_, answer) = scene.journal.questions().pop().context("the expander was never asked")?;
+    ensure!(answer.is_some(), "the expander was not heard any more after the restart");
+    Ok(())
 }
 
 /// Until the first purchase was granted.

@@ -151,10 +151,13 @@ fn try_run(arguments: &Arguments, stories: Vec<Story>) -> Result<bool> {
     let begun = Instant::now();
     let binaries = Binaries::ready(|line| println!("{line}"))?;
     let provider = arguments.provider.clone().map_or_else(provider::build, Ok)?;
-    let programs = Programs { binaries, provider };
     let who = who_drives(arguments.driver, real.as_ref());
     println!("\n{who}\nrunning {} tests", queue.len());
     let root = tempfile::Builder::new().prefix("windlass-e2e-").tempdir().context("a folder for logs")?;
+    // A build that goes on beside must not change what is under test.
+    let copied = root.path().join("windlass-provider");
+    fs::copy(&provider, &copied).with_context(|| format!("copying {}", provider.display()))?;
+    let programs = Programs { binaries, provider: copied };
     let told = tell_all(arguments, queue, &programs, root.path());
     let failed = told.iter().filter(|told| told.outcome.is_err()).count();
     if failed > 0 || arguments.keep {

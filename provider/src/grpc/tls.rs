@@ -1,7 +1,13 @@
 //! TLS for both doors: certificates from files that are read again when they change, or one made at start. A handshake
 //! happens beside the others and within a deadline.
 
-use std::{path::Path, path::PathBuf, sync::Arc};
+use std::{
+    fs::OpenOptions,
+    io::Write as _,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
@@ -68,17 +74,25 @@ impl Tls {
         Ok(Self { current: ArcSwap::from_pointee(current), from: Some((files, pems)) })
     }
 
-    /// Makes a certificate for these names and writes it where CA is told to look.
+    /// A certificate for these names, written where CA is told to look. It is made once and kept with its key beside it:
+    /// CA reads what it trusts only when it starts, so a provider that came back with another one would be heard no more.
     ///
     /// # Errors
     /// A name that is none, or a file that cannot be written.
     pub(crate) fn self_signed(wanted: &SelfSigned) -> anyhow::Result<Self> {
+        let key_file = wanted.ca_file.with_extension("key");
+        let names = format!("for {}\n", wanted.names.join(" "));
+        if let Some(current) = kept(&wanted.ca_file, &key_file, &names) {
+            return Ok(Self { current: ArcSwap::from_pointee(current), from: None });
+        }
         let made = rcgen::generate_simple_self_signed(wanted.names.clone())
             .context("making a certificate for expander.selfSigned.names")?;
         let cert = made.cert.pem().into_bytes();
-        let key = made.signing_key.serialize_pem().into_bytes();
-        let current = server_config(&Pems { cert: cert.clone(), key, client_ca: None })?;
-        write(&wanted.ca_file, &cert)?;
+        // The first line is no part of the key; it tells for which names the pair was made.
+        let key = format!("{names}{}", made.signing_key.serialize_pem()).into_bytes();
+        let current = server_config(&Pems { cert: cert.clone(), key: key.clone(), client_ca: None })?;
+        write(&key_file, &key, PRIVATE)?;
+        write(&wanted.ca_file, &cert, PUBLIC)?;
         Ok(Self { current: ArcSwap::from_pointee(current), from: None })
     }
 
@@ -103,10 +117,26 @@ impl Tls {
     }
 }
 
-fn write(file: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    let written = file.parent().map_or(Ok(()), std::fs::create_dir_all);
-    let written = written.and_then(|()| crate::keeper::replace(file, bytes));
-    written.with_context(|| format!("cannot write {}; check expander.selfSigned.caFile", file.display()))
+/// The pair of an earlier start, if it is whole and for the same names.
+fn kept(cert: &Path, key: &Path, names: &str) -> Option<ServerConfig> {
+    let pems = Pems { cert: std::fs::read(cert).ok()?, key: std::fs::read(key).ok()?, client_ca: None };
+    pems.key.starts_with(names.as_bytes()).then(|| server_config(&pems).ok())?
+}
+
+/// Readable for its owner alone.
+const PRIVATE: u32 = 0o600;
+/// Readable for whoever is to trust it.
+const PUBLIC: u32 = 0o644;
+
+fn write(file: &Path, bytes: &[u8], mode: u32) -> anyhow::Result<()> {
+    let replace = || {
+        file.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+        let beside = file.with_added_extension("new");
+        let mut new = OpenOptions::new().create(true).write(true).truncate(true).mode(mode).open(&beside)?;
+        new.write_all(bytes)?;
+        std::fs::rename(&beside, file)
+    };
+    replace().with_context(|| format!("cannot write {}; check expander.selfSigned.caFile", file.display()))
 }
 
 impl Pems {

@@ -74,7 +74,7 @@ impl File {
 }
 
 /// Writes beside and renames, so that a reader sees the old text or the new one.
-pub(crate) fn replace(path: &std::path::Path, bytes: &[u8]) -> io::Result<()> {
+fn replace(path: &std::path::Path, bytes: &[u8]) -> io::Result<()> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
     let mut file = fs::File::create(&beside)?;

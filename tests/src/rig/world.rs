@@ -121,6 +121,8 @@ impl MachineGroup {
                 ("node.kubernetes.io/instance-type", self.instance_type),
                 ("topology.kubernetes.io/region", REGION),
                 ("topology.kubernetes.io/zone", zone),
+                // As a managed node group labels its machines, and the embedded cloud with it.
+                ("eks.amazonaws.com/capacityType", if self.market == "spot" { "SPOT" } else { "ON_DEMAND" }),
                 ("rig/group", self.id),
             ]
             .map(|(key, value)| (key.to_owned(), value.to_owned())),
