@@ -5,7 +5,7 @@ use std::{io::IsTerminal as _, io::Write as _, path::PathBuf, process::ExitCode}
 use clap::{Parser, Subcommand, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::Config;
+use crate::{cloud::sim::read_scenario, config::Config};
 
 /// The externalgrpc cloud provider and gRPC expander for GPU node groups, beside a stock cluster-autoscaler.
 #[derive(Debug, Parser)]
@@ -47,6 +47,10 @@ pub fn run(args: &Args) -> ExitCode {
         }
     };
     if let Some(What::Check) = args.what {
+        if let Some(Err(wrong)) = config.cloud.scenario.as_deref().map(read_scenario) {
+            say(&format!("{wrong:#}"));
+            return ExitCode::from(2);
+        }
         say(&format!("{}: nothing is wrong", args.config.display()));
         return ExitCode::SUCCESS;
     }

@@ -11,7 +11,7 @@ mod refusals;
 mod scenario;
 mod state;
 
-pub use adapter::{SimCloud, look};
+pub use adapter::{SimCloud, look, read_scenario};
 pub use machines::{Machine, Machines};
 pub use scenario::{Event, Failing, Happening, Scenario, ScenarioError, SimGroup, Spans};
 pub use state::StateError;

@@ -2,6 +2,8 @@
 //! carries out slow and failing calls.
 
 use std::{
+    fs::File,
+    io::Read as _,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -24,6 +26,9 @@ use super::{
     state,
 };
 
+/// Longest scenario read; a thousand groups take 200 kB.
+const LONGEST_SCENARIO: u64 = 16 << 20;
+
 /// The embedded cloud, ready to be called.
 pub struct SimCloud {
     files: Files,
@@ -37,9 +42,8 @@ pub struct SimCloud {
 /// # Errors
 /// A file that cannot be read, or something wrong in it.
 pub fn look(scenario: &Path, state: &Path, now: Timestamp) -> anyhow::Result<Vec<Machine>> {
-    let files = Files { scenario: scenario.to_owned(), state: None };
     let Some(mut machines) = state::read(state)? else { return Ok(Vec::new()) };
-    machines.advance(&files.read_scenario()?, now);
+    machines.advance(&read_scenario(scenario)?, now);
     Ok(machines.all(now).cloned().collect())
 }
 
@@ -63,7 +67,7 @@ impl SimCloud {
     pub fn open(scenario: &Path, state: Option<&Path>) -> anyhow::Result<Self> {
         let files = Files { scenario: scenario.to_owned(), state: state.map(Path::to_owned) };
         let read = changed_at(scenario);
-        let scenario = files.read_scenario()?;
+        let scenario = read_scenario(&files.scenario)?;
         let kept = files.state.as_deref().map(state::read).transpose()?.flatten();
         let machines = kept.unwrap_or_else(|| Machines::start(&scenario, clock()));
         if let Some(file) = &files.state {
@@ -96,7 +100,7 @@ impl SimCloud {
         let changed = changed_at(&self.files.scenario);
         if changed != world.read {
             world.read = changed;
-            match self.files.read_scenario() {
+            match read_scenario(&self.files.scenario) {
                 Ok(scenario) => world.scenario = scenario,
                 Err(why) => tracing::warn!("the scenario changed and is wrong, the old one stands: {why:#}"),
             }
@@ -175,13 +179,16 @@ impl Cloud for SimCloud {
     }
 }
 
-impl Files {
-    fn read_scenario(&self) -> anyhow::Result<Scenario> {
-        let file = &self.scenario;
-        let text = std::fs::read_to_string(file)
-            .with_context(|| format!("cannot read the scenario {}; check cloud.scenario", file.display()))?;
-        Ok(Scenario::parse(&text, file)?)
-    }
+/// Reads a scenario file.
+///
+/// # Errors
+/// A file that cannot be read, or the first thing that is wrong in it, with its line and the remedy.
+pub fn read_scenario(file: &Path) -> anyhow::Result<Scenario> {
+    let cannot = || format!("cannot read the scenario {}; check cloud.scenario", file.display());
+    let mut text = String::new();
+    let opened = File::open(file).with_context(cannot)?;
+    opened.take(LONGEST_SCENARIO).read_to_string(&mut text).with_context(cannot)?;
+    Ok(Scenario::parse(&text, file)?)
 }
 
 fn changed_at(file: &Path) -> Option<SystemTime> {
