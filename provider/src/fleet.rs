@@ -117,11 +117,16 @@ impl GroupView {
         self.intents.iter().map(Intent::idle).sum()
     }
 
-    /// Whether a launch is out, or a machine of ours has come and is not a Node yet: that one says how the group does.
+    /// Whether a launch is out whose answer is not here.
     #[must_use]
-    pub fn probed(&self) -> bool {
-        let fresh = |it: &InstanceView| it.is_live() && it.intent.is_some() && it.registered_at.is_none();
-        self.intents.iter().any(Intent::in_flight) || self.instances.iter().any(fresh)
+    pub fn in_flight(&self) -> bool {
+        self.intents.iter().any(Intent::in_flight)
+    }
+
+    /// Whether a machine of ours has come and is not a Node yet.
+    #[must_use]
+    pub fn unregistered(&self) -> bool {
+        self.instances.iter().any(|it| it.is_live() && it.intent.is_some() && it.registered_at.is_none())
     }
 
     /// The machine of that id.

@@ -380,3 +380,6 @@ fn is_booting(view: &crate::fleet::GroupView) -> bool {
 pub(crate) fn clock() -> Timestamp {
     Timestamp::default() + SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,6 +21,10 @@ use crate::{
 /// answers.
 const UNLISTED_KEPT: Duration = Duration::from_secs(30);
 
+/// CA keys such groups by an object that its external client makes anew for every node.
+const ZERO_OR_MAX: &str = "zeroOrMaxNodeScaling works for growth alone: CA never scales such a group down once it has \
+                           two nodes, when its provider is an external one";
+
 /// How a listing is to be read.
 #[derive(Clone, Copy, Debug)]
 pub struct Reading<'a> {
@@ -43,6 +47,9 @@ impl Fleet {
         for Listed { mut group, instances } in listing {
             if let Some(overrides) = reading.overrides.get(group.id.as_str()) {
                 group.overrides = merged(overrides, &group.overrides);
+            }
+            if group.overrides.zero_or_max_node_scaling == Some(true) {
+                group.warnings.push(ZERO_OR_MAX.to_owned());
             }
             let id = group.id.clone();
             let known = old.remove(id.as_str());

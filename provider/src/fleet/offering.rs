@@ -28,7 +28,8 @@ impl Default for Backoff {
     }
 }
 
-/// What a refusal is remembered under; text, because the memory is kept as JSON. Built by [`offering`] and [`group`].
+/// What a refusal is remembered under; text, because the memory is kept as JSON. Built by [`offering`] (what is bought
+/// where), [`group`] (how it is asked for) and [`machines`] (what comes of it).
 type Key = String;
 
 /// One thing that was refused.
@@ -47,6 +48,15 @@ pub struct Shunned {
     pub why: String,
     /// From then on one machine may be asked for, as a probe.
     pub until: Timestamp,
+}
+
+/// What a probe has to prove.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Probation {
+    /// That the cloud gives a machine.
+    Launches,
+    /// That the machine becomes a Node.
+    Registers,
 }
 
 /// The memory of refusals.
@@ -82,20 +92,21 @@ impl Offerings {
 
     /// A machine of this group ran and never became a Node.
     pub fn note_never_registered(&mut self, of: &Group, now: Timestamp) {
-        self.note(group(of), "its machines start but never register as nodes".to_owned(), now);
+        self.note(machines(of), "its machines start but never register as nodes".to_owned(), now);
     }
 
-    /// The cloud gave what was asked: the offering is there again. Says nothing of whether the machine registers.
+    /// The cloud gave what was asked: nothing refuses any more. Says nothing of whether the machine registers.
     pub fn note_launched(&mut self, of: &Group) {
         for zone in &of.zones {
             self.refused.remove(&offering(&of.shape.instance_type, zone, of.market));
         }
+        self.refused.remove(&group(of));
     }
 
-    /// A machine of this group became a Node: nothing bad is known of the group any more.
+    /// A machine of this group became a Node: its machines do register. Says nothing of whether there are more to be
+    /// had: it was launched a while ago.
     pub fn note_success(&mut self, of: &Group, _now: Timestamp) {
-        self.note_launched(of);
-        self.refused.remove(&group(of));
+        self.refused.remove(&machines(of));
     }
 
     /// Whether the group is better left alone now: something is wrong with the group itself, or every one of its zones
@@ -104,18 +115,23 @@ impl Offerings {
     pub fn shunned(&self, of: &Group, now: Timestamp) -> Option<Shunned> {
         let active = |memory: &&Memory| memory.until > now;
         let shunned = |memory: &Memory| Shunned { why: memory.why.clone(), until: memory.until };
-        if let Some(memory) = self.refused.get(&group(of)).filter(active) {
+        let own = [group(of), machines(of)].map(|key| self.refused.get(&key).filter(active));
+        if let Some(memory) = own.into_iter().flatten().max_by_key(|memory| memory.until) {
             return Some(shunned(memory));
         }
         let zones: Option<Vec<&Memory>> = self.zones(of).map(|memory| memory.filter(active)).collect();
         zones?.into_iter().min_by_key(|memory| memory.until).map(shunned)
     }
 
-    /// Whether the next machine of this group is a probe, to be asked for alone: it was refused before and nothing has
-    /// come since.
+    /// What the next machine of this group has to prove, alone, before others are asked for. None when nothing was
+    /// refused since the last good news.
     #[must_use]
-    pub fn on_probation(&self, of: &Group) -> bool {
-        self.refused.contains_key(&group(of)) || self.zones(of).all(|memory| memory.is_some())
+    pub fn probation(&self, of: &Group) -> Option<Probation> {
+        if self.refused.contains_key(&machines(of)) {
+            return Some(Probation::Registers);
+        }
+        let refused = self.refused.contains_key(&group(of)) || self.zones(of).all(|memory| memory.is_some());
+        refused.then_some(Probation::Launches)
     }
 
     /// Forgets what nobody has refused again for long: a probe then says nothing new.
@@ -151,6 +167,10 @@ fn offering(instance_type: &str, zone: &str, market: Market) -> Key {
 
 fn group(of: &Group) -> Key {
     format!("group {}", of.id)
+}
+
+fn machines(of: &Group) -> Key {
+    format!("machines {}", of.id)
 }
 
 #[cfg(test)]

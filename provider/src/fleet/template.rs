@@ -37,10 +37,16 @@ impl Dialect {
         }
     }
 
+    /// Whether CA knows this resource as a GPU.
+    #[must_use]
+    pub fn is_gpu(resource: &str) -> bool {
+        KNOWN_TO_CA.contains(&resource)
+    }
+
     /// Whether a node with these GPUs may carry the GPU label.
     #[must_use]
     pub fn labels_gpus(gpus: &Gpus) -> bool {
-        gpus.count > 0 && KNOWN_TO_CA.contains(&gpus.resource.as_str())
+        gpus.count > 0 && Self::is_gpu(&gpus.resource)
     }
 
     /// The labels of a new node, except the host name, which CA makes up.

@@ -6,7 +6,7 @@ use std::{collections::HashMap, sync::Arc};
 use tonic::{Request, Response, Status};
 use windlass_proto::externalgrpc::{self as wire, cloud_provider_server};
 
-use super::{options, status, wire as words};
+use super::{expander, options, status, wire as words};
 use crate::{
     Shared,
     fleet::{GroupView, group::Gpus, prices, template::Dialect},
@@ -99,8 +99,9 @@ impl cloud_provider_server::CloudProvider for CloudProvider {
         let rates = prices::rates(groups.iter().copied());
         let rates = rates.ok_or_else(|| Status::unimplemented("no node group has a price"))?;
         let bytes = if request.pod_bytes.is_empty() { &request.pod } else { &request.pod_bytes };
-        let asks = words::requests(bytes).ok_or_else(|| Status::invalid_argument("the pod cannot be decoded"))?;
-        let micros = prices::pod_price(rates, asks.cpu_milli, asks.memory, asks.gpus);
+        let pod = expander::pods::read(bytes).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let gpus = pod.extended.iter().filter(|(name, _)| Dialect::is_gpu(name)).map(|(_, count)| count).sum();
+        let micros = prices::pod_price(rates, pod.cpu_milli, pod.memory, gpus);
         Ok(Response::new(wire::PricingPodPriceResponse { price: words::dollars(micros, hours) }))
     }
 

@@ -3,7 +3,7 @@
 //! [`crate::expander::bought::Bought::purchase`] for what becomes of that).
 
 mod fields;
-mod pods;
+pub(super) mod pods;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},

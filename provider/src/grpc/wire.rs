@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use prost::Message as _;
 use prost_types::Timestamp as Time;
-use windlass_proto::{core::Pod, externalgrpc as wire, quantity};
+use windlass_proto::externalgrpc as wire;
 
 use crate::fleet::{
     GroupView, InstanceView,
@@ -107,29 +106,4 @@ pub(super) fn dollars(micros_per_hour: u64, hours: f64) -> f64 {
 /// A node's labels in order.
 pub(super) fn labels(node: wire::ExternalGrpcNode) -> BTreeMap<String, String> {
     node.labels.into_iter().collect()
-}
-
-/// What a pod requests, for its price: thousandths of a CPU, bytes, whole GPUs.
-pub(super) struct Requests {
-    pub(super) cpu_milli: u64,
-    pub(super) memory: u64,
-    pub(super) gpus: u64,
-}
-
-/// Reads a pod; None for bytes that are not one.
-pub(super) fn requests(pod: &[u8]) -> Option<Requests> {
-    let spec = Pod::decode(pod).ok()?.spec.unwrap_or_default();
-    let containers = spec.containers.iter().filter_map(|container| container.resources.as_ref());
-    let mut sum = Requests { cpu_milli: 0, memory: 0, gpus: 0 };
-    for (name, amount) in containers.flat_map(|resources| &resources.requests) {
-        let positive = |amount: Result<i64, _>| u64::try_from(amount.unwrap_or(0)).unwrap_or(0);
-        let whole = || positive(quantity::value(amount.string()));
-        match name.as_str() {
-            "cpu" => sum.cpu_milli = sum.cpu_milli.saturating_add(positive(quantity::milli_value(amount.string()))),
-            "memory" => sum.memory = sum.memory.saturating_add(whole()),
-            name if name.ends_with("/gpu") => sum.gpus = sum.gpus.saturating_add(whole()),
-            _ => {}
-        }
-    }
-    Some(sum)
 }

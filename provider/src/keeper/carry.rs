@@ -8,6 +8,7 @@ use crate::{
         group::{GroupId, InstanceId, Refusal},
         ledger::{Denied, Event, Named},
         listing::Reading,
+        offering::Probation,
     },
     timestamp::Timestamp,
 };
@@ -60,10 +61,16 @@ impl Keeper {
     /// machine, and the rest waits until that one has come, or has become a Node if that was the trouble.
     fn advance(&mut self, group: &str) {
         let Some(view) = self.fleet.group(group) else { return };
-        let probing = self.offerings.on_probation(&view.group);
-        if probing && view.probed() {
+        let probation = self.offerings.probation(&view.group);
+        let probed = match probation {
+            None => false,
+            Some(Probation::Launches) => view.in_flight(),
+            Some(Probation::Registers) => view.in_flight() || view.unregistered(),
+        };
+        if probed {
             return;
         }
+        let probing = probation.is_some();
         let intents: Vec<_> = view.intents.iter().map(|intent| intent.id.clone()).collect();
         for intent in intents {
             let launch = self.fleet.next_launch(group, &intent, if probing { 1 } else { u32::MAX });

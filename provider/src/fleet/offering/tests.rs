@@ -16,13 +16,13 @@ fn a_refusal_is_remembered_for_every_group_that_buys_the_same_and_longer_each_ti
         let until = Timestamp(now.0 + minutes * MINUTE);
         assert_eq!(offerings.shunned(&b, now).map(|it| it.until), Some(until), "{minutes}");
         assert_eq!(offerings.shunned(&b, until), None);
-        assert!(offerings.on_probation(&b));
+        assert_eq!(offerings.probation(&b), Some(Probation::Launches));
         now = until;
     }
     let other = Group { market: Market::OnDemand, ..group("c", 0, 9) };
-    assert_eq!((offerings.shunned(&other, Timestamp(0)), offerings.on_probation(&other)), (None, false));
+    assert_eq!((offerings.shunned(&other, Timestamp(0)), offerings.probation(&other)), (None, None));
     offerings.note_launched(&a);
-    assert_eq!((offerings.shunned(&b, Timestamp(0)), offerings.on_probation(&b)), (None, false));
+    assert_eq!((offerings.shunned(&b, Timestamp(0)), offerings.probation(&b)), (None, None));
 }
 
 #[test]
@@ -43,8 +43,12 @@ fn machines_that_never_register_are_the_groups_own_fault_and_a_launch_proves_not
     offerings.note_launched(&a);
     assert!(offerings.shunned(&a, Timestamp(1)).is_some_and(|it| it.why.contains("never register")));
     assert_eq!(offerings.shunned(&b, Timestamp(1)), None);
+    assert_eq!(offerings.probation(&a), Some(Probation::Registers));
     offerings.note_success(&a, Timestamp(2));
-    assert_eq!((offerings.shunned(&a, Timestamp(2)), offerings.on_probation(&a)), (None, false));
+    assert_eq!((offerings.shunned(&a, Timestamp(2)), offerings.probation(&a)), (None, None));
+    offerings.note_refusal(&a, None, &refusal(), Timestamp(3));
+    offerings.note_success(&a, Timestamp(4));
+    assert!(offerings.shunned(&a, Timestamp(4)).is_some(), "an older machine says nothing of what is free now");
 }
 
 #[test]
@@ -52,7 +56,7 @@ fn throttling_is_not_a_refusal_and_old_ones_are_forgotten() {
     let mut offerings = Offerings::default();
     let a = group("a", 0, 9);
     offerings.note_refusal(&a, None, &Refusal { class: RefusalClass::Throttled, ..refusal() }, Timestamp(0));
-    assert!(!offerings.on_probation(&a));
+    assert_eq!(offerings.probation(&a), None);
     for class in [RefusalClass::Permission, RefusalClass::Configuration, RefusalClass::Quota] {
         offerings.note_refusal(&a, None, &Refusal { class, ..refusal() }, Timestamp(0));
         assert!(offerings.shunned(&a, Timestamp(1)).is_some(), "{class:?}");
@@ -60,5 +64,5 @@ fn throttling_is_not_a_refusal_and_old_ones_are_forgotten() {
     let saved = serde_json::to_string(&offerings).unwrap();
     assert_eq!(serde_json::from_str::<Offerings>(&saved).unwrap(), offerings);
     offerings.expire(Timestamp(32 * MINUTE));
-    assert!(!offerings.on_probation(&a));
+    assert_eq!(offerings.probation(&a), None);
 }

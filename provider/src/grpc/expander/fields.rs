@@ -3,7 +3,7 @@
 /// Bytes that are no protobuf message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the bytes are no protobuf message")]
-pub(super) struct Malformed;
+pub(in crate::grpc) struct Malformed;
 
 /// Calls `visit(number, bytes)` for each field with a length (text, bytes, messages, map entries), in the order they come,
 /// and steps over the others.

@@ -52,7 +52,8 @@ fn uid(pod: &[u8]) -> Result<&[u8], Malformed> {
     Ok(found)
 }
 
-fn read(pod: &[u8]) -> Result<PodAsk, Malformed> {
+/// Reads a pod.
+pub(in crate::grpc) fn read(pod: &[u8]) -> Result<PodAsk, Malformed> {
     let mut ask = PodAsk::default();
     each(pod, |field, value| match field {
         1 => metadata(value, &mut ask),
