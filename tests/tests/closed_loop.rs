@@ -328,6 +328,26 @@ fn answered_options_and_a_late_label_buy_too_much_without_the_purchase_memory_al
 }
 
 #[test]
+fn a_half_empty_node_is_drained_into_another() {
+    for era in [Era::V1_27, Era::V1_36] {
+        let mut stage = Stage::new(era, "", "");
+        // One each of four on two machines; their plain machines have two CPUs, a little of them reserved.
+        stage.add_pods(&["a", "b", "c", "d"], 0);
+        for pod in stage.cluster.pods.values_mut() {
+            pod.requests.insert("cpu".into(), 900);
+        }
+        stage.until_all_run();
+        stage.check_bought(&[("plain", 2)]);
+        let mut kept = std::collections::BTreeSet::new();
+        stage.cluster.pods.retain(|_, pod| kept.insert(pod.node.clone()));
+        assert_eq!(stage.cluster.pods.len(), 2, "{era:?}: a pod on each machine");
+        stage.until("one machine with both pods", |stage| stage.machines() == 1 && stage.cluster.nodes.len() == 1);
+        stage.until_all_run();
+        stage.check_bought(&[("plain", 2)]);
+    }
+}
+
+#[test]
 fn a_pod_without_gpus_buys_no_gpu() {
     let mut stage = Stage::new(Era::V1_36, "", "");
     stage.add_pods(&["a"], 0);
