@@ -83,7 +83,6 @@ fn flags(era: Era) -> Flags {
         scale_down_delay_after_add: millis(200),
         unneeded_time: millis(300),
         unready_time: millis(600),
-        max_node_provision_time: millis(1500),
         initial_backoff: millis(500),
         delete_delay_after_taint: millis(20),
         unremovable_recheck: millis(100),
@@ -285,6 +284,8 @@ fn machines_that_never_register_are_given_up_and_none_is_left_behind() {
     for era in [Era::V1_29, Era::V1_36] {
         let mut stage = Stage::new(era, "", "");
         stage.silent = vec!["spot"];
+        let impatient = Flags { max_node_provision_time: Duration::from_millis(1500), ..flags(era) };
+        stage.autoscaler = Autoscaler::new(era, impatient);
         stage.add_pods(&["a"], 1);
         stage.until_all_run();
         stage.until("the end of the silent machines", |stage| stage.instances("spot").is_empty());
