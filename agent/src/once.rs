@@ -12,9 +12,9 @@ use crate::clock::Clock;
 use crate::config::{Config, limits};
 use crate::gpu::Reading;
 use crate::gpu::thread::GpuThread;
-use crate::pods::Holders;
 use crate::pods::kubelet::Kubelet;
 use crate::pods::processes::Processes;
+use crate::pods::{Holders, poll};
 use crate::sampler::pids;
 
 /// Time between the two readings: the longest sample period of any driver.
@@ -47,7 +47,12 @@ async fn holders(config: &Config, out: &mut impl Write) -> anyhow::Result<Arc<Ho
     let Some(socket) = &config.kubelet_socket else { return Ok(Arc::default()) };
     let mut kubelet = Kubelet::new(socket).with_context(|| format!("--kubelet-socket {}", socket.display()))?;
     match kubelet.holders().await {
-        Ok(holders) => Ok(Arc::new(holders)),
+        Ok(mut holders) => {
+            if let Some(checkpoint) = &config.kubelet_checkpoint {
+                holders.names = poll::names(checkpoint, &holders);
+            }
+            Ok(Arc::new(holders))
+        }
         Err(reason) => {
             writeln!(out, "No owners: the kubelet at {} does not answer ({reason}).\n", socket.display())?;
             Ok(Arc::default())

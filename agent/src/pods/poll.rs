@@ -110,8 +110,9 @@ async fn rung(stranger: &Notify) {
     stranger.notified().await;
 }
 
-/// The checkpoint's names; none when it is not there or broken, since it is only the second way to a name.
-fn names(path: &Path, holders: &Holders) -> Names {
+/// The checkpoint's names; none when it is not there or broken, since it is only the last way to a name.
+#[must_use]
+pub fn names(path: &Path, holders: &Holders) -> Names {
     let mut text = Vec::new();
     let file = std::fs::File::open(path).and_then(|file| file.take(limits::CHECKPOINT_MAX).read_to_end(&mut text));
     if let Err(error) = file {
