@@ -126,13 +126,14 @@ fn fresh(views: &Views) -> Result<Arc<Published>, Box<Answer>> {
         return Err(refuse("nothing has been read yet; try again in a second\n".into()));
     };
     let age = views.clock.now().saturating_sub(published.at);
-    let limit = (views.config.sample_interval * limits::STALE_TICKS).max(limits::STALE_MIN);
-    if age > limit {
-        return Err(refuse(format!(
-            "the last reading is {age:.1?} old, over the limit of {limit:?}; see /readyz and the log\n"
-        )));
-    }
-    Ok(published)
+    too_old(age, views.config.sample_interval).map_or(Ok(published), |reason| Err(refuse(reason)))
+}
+
+/// Why a page of this age is refused.
+fn too_old(age: Duration, sample_interval: Duration) -> Option<String> {
+    let limit = (sample_interval * limits::STALE_TICKS).max(limits::STALE_MIN);
+    let reason = format!("the last reading is {age:.1?} old, over the limit of {limit:?}; see /readyz and the log\n");
+    (age > limit).then_some(reason)
 }
 
 fn metrics<B>(request: &Request<B>, views: &Views) -> Answer {
@@ -187,19 +188,24 @@ fn usage(views: &Views) -> Answer {
 /// Alive while the loop turns: a restart mends a stuck loop and lost access to the devices, not a missing driver.
 fn health(views: &Views) -> Answer {
     let (now, latest) = (views.clock.now(), views.latest.load());
-    let out_of_reach =
-        latest.as_ref().and_then(|published| published.out_of_reach).map(|since| now.saturating_sub(since));
-    if let Some(since) = out_of_reach.filter(|since| *since > limits::OUT_OF_REACH) {
-        let reason = format!(
-            "the GPUs have been out of reach for {since:.0?}; a restart may give the container its devices back\n"
-        );
-        return text(StatusCode::SERVICE_UNAVAILABLE, reason);
-    }
+    let out_of_reach = latest.as_ref().and_then(|published| published.out_of_reach);
+    let out_of_reach = out_of_reach.map(|since| now.saturating_sub(since));
     let age = now.saturating_sub(latest.as_ref().map_or(Duration::ZERO, |published| published.at));
-    if age > limits::STUCK + views.config.sample_interval {
-        return text(StatusCode::SERVICE_UNAVAILABLE, format!("no tick has ended for {age:.0?}\n"));
+    match sick(age, views.config.sample_interval, out_of_reach) {
+        Some(reason) => text(StatusCode::SERVICE_UNAVAILABLE, reason),
+        None => text(StatusCode::OK, "ok\n"),
     }
-    text(StatusCode::OK, "ok\n")
+}
+
+/// Why the container should be restarted.
+fn sick(age: Duration, sample_interval: Duration, out_of_reach: Option<Duration>) -> Option<String> {
+    if age > limits::STUCK + sample_interval {
+        return Some(format!("no tick has ended for {age:.0?}\n"));
+    }
+    let since = out_of_reach.filter(|since| *since > limits::OUT_OF_REACH)?;
+    Some(format!(
+        "the GPUs have been out of reach for {since:.0?}; a restart may give the container its devices back\n"
+    ))
 }
 
 fn landing(views: &Views) -> Answer {
@@ -252,6 +258,28 @@ mod tests {
             ("xgzip", false),
         ] {
             assert_eq!(accepts_gzip(accepts), expect, "{accepts}");
+        }
+    }
+
+    #[test]
+    fn an_old_page_is_refused_and_a_stuck_agent_restarted() {
+        let seconds = Duration::from_secs;
+        for (age, interval, out_of_reach, refused, restarted) in [
+            (1, 1, None, false, false),
+            (10, 1, None, false, false),
+            (11, 1, None, true, false),
+            (11, 5, None, false, false),
+            (16, 5, None, true, false),
+            (62, 1, None, true, true),
+            (62, 60, None, false, false),
+            (1, 1, Some(299), false, false),
+            (1, 1, Some(301), false, true),
+        ] {
+            let found = (
+                too_old(seconds(age), seconds(interval)).is_some(),
+                sick(seconds(age), seconds(interval), out_of_reach.map(seconds)).is_some(),
+            );
+            assert_eq!(found, (refused, restarted), "{age} s old at {interval} s, out of reach for {out_of_reach:?}");
         }
     }
 }
