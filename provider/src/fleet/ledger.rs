@@ -76,7 +76,7 @@ pub struct Deletion {
 #[serde(rename_all = "camelCase", default)]
 pub struct Saved {
     pub(super) intents: Vec<Intent>,
-    pub(super) doomed: BTreeSet<InstanceId>,
+    pub(super) doomed: BTreeMap<InstanceId, GroupId>,
     pub(super) gone: BTreeMap<InstanceId, Gone>,
 }
 
@@ -104,7 +104,8 @@ impl Fleet {
         saved.gone = (*self.gone).clone();
         for view in self.groups.values() {
             saved.intents.extend(view.intents.iter().cloned());
-            saved.doomed.extend(view.instances.iter().filter(|it| it.doomed).map(|it| it.id.clone()));
+            let doomed = view.instances.iter().filter(|it| it.doomed);
+            saved.doomed.extend(doomed.map(|it| (it.id.clone(), view.group.id.clone())));
         }
         saved
     }

@@ -59,8 +59,11 @@ impl Fleet {
                 events.extend(farewell(&mut view, &instance));
                 gone.push((instance.id, id.clone()));
             }
-            for instance in view.instances.iter_mut().filter(|instance| self.unplaced.doomed.remove(&instance.id)) {
-                instance.doomed = true;
+            for (machine, _) in self.unplaced.doomed.extract_if(.., |_, group| *group == id) {
+                match view.instance_mut(machine.as_str()) {
+                    Some(instance) => instance.doomed = true,
+                    None => gone.push((machine, id.clone())),
+                }
             }
             view.settle();
             // What is as it was stays the same allocation: a quiet refresh costs no memory.

@@ -214,6 +214,10 @@ fn a_restart_goes_on_where_the_last_process_ended() {
     assert_eq!(after.unanswered(), [Launch { group: "g".into(), count: 2, token: launch.token }]);
     assert_eq!(after.next_launch("g", &intent(1), 9).unwrap().token, "w-1-0.2");
     assert_eq!(after.doomed(), [("g".into(), vec!["a".into()])]);
+    let mut later = Fleet::restore(serde_json::from_str(&saved).unwrap());
+    list(&mut later, group("g", 0, 9), vec![running("b", None)], 5);
+    assert_eq!(later.delete("g", &[named("a")]).unwrap().terminate, [], "gone while nobody looked");
+    assert!(later.saved().doomed.is_empty());
 }
 
 #[test]
