@@ -27,7 +27,7 @@ mod pod;
 pub mod priority;
 mod waste;
 
-pub use pod::PodAsk;
+pub use pod::{Needs, PodAsk};
 
 use bought::{Bought, Offer};
 use demand::Demand;
@@ -170,10 +170,9 @@ struct Candidate<'a> {
     choice: &'a Choice<'a>,
     /// Machines that would be launched.
     launch: u32,
-    /// Pods that have no machine yet; all of them when all are covered.
-    open: Vec<&'a PodAsk>,
     covered: usize,
-    demand: Demand,
+    /// Of the pods that have no machine yet; of all when all are covered.
+    demand: Demand<'a>,
 }
 
 /// One filter's word on one candidate.
@@ -249,16 +248,17 @@ fn settle<'a>(
 }
 
 fn candidate<'a>(place: usize, choice: &'a Choice<'a>, bought: &Bought, now: Timestamp) -> Candidate<'a> {
-    let mut open: Vec<&PodAsk> =
-        choice.pods.iter().map(Arc::as_ref).filter(|pod| !bought.covers(&pod.uid, now)).collect();
-    let covered = choice.pods.len() - open.len();
-    let launch =
-        if covered == 0 { choice.node_count } else { bought.plan(&choice.offer(), choice.node_count, now).launch };
-    if open.is_empty() {
-        open = choice.pods.iter().map(Arc::as_ref).collect();
-    }
-    let demand = Demand::of(&open);
-    Candidate { place, choice, launch, open, covered, demand }
+    let pods = || choice.pods.iter().map(Arc::as_ref);
+    let covered = if bought.is_empty() { 0 } else { pods().filter(|pod| bought.covers(&pod.uid, now)).count() };
+    let (launch, demand) = match covered {
+        0 => (choice.node_count, Demand::of(pods())),
+        all if all == choice.pods.len() => (0, Demand::of(pods())),
+        _ => {
+            let open = pods().filter(|pod| !bought.covers(&pod.uid, now));
+            (bought.plan(&choice.offer(), choice.node_count, now).launch, Demand::of(open))
+        }
+    };
+    Candidate { place, choice, launch, covered, demand }
 }
 
 fn verdict(candidate: &Candidate<'_>) -> Verdict {
@@ -291,7 +291,8 @@ fn veto(row: &[Candidate<'_>], decision: &Decision, bought: &Bought, now: Timest
     if row.is_empty() || !row.iter().all(covered) {
         return None;
     }
-    let covers = row.iter().flat_map(|candidate| &candidate.open).filter_map(|pod| bought.cover(&pod.uid, now));
+    let covers =
+        row.iter().flat_map(|candidate| candidate.choice.pods.iter()).filter_map(|pod| bought.cover(&pod.uid, now));
     let (mut until, mut intents) = (None, BTreeSet::new());
     for cover in covers {
         until = Some(until.map_or(cover.until, |until: Timestamp| until.min(cover.until)));

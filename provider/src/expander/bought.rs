@@ -347,7 +347,7 @@ fn machines(seats: &[u32]) -> u32 {
 fn largest_first<'a>(pods: impl Iterator<Item = &'a PodAsk>) -> Vec<&'a PodAsk> {
     let mut pods: Vec<_> = pods.collect();
     pods.sort_by(|a, b| {
-        let size = |pod: &PodAsk| (pod.extended.values().copied().max(), pod.cpu_milli, pod.memory);
+        let size = |pod: &PodAsk| (pod.needs.extended.values().copied().max(), pod.needs.cpu_milli, pod.needs.memory);
         size(b).cmp(&size(a)).then_with(|| (&a.uid, &a.name).cmp(&(&b.uid, &b.name)))
     });
     pods

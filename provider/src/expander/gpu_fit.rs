@@ -21,7 +21,7 @@ fn gpus<'a>(candidate: &Candidate<'a>) -> Option<&'a Gpus> {
 fn word(candidate: &Candidate<'_>, cpu_group: bool, policy: &Policy) -> Word {
     let Some(group) = candidate.choice.group else { return Word::Keep("a group that no listing has shown".to_owned()) };
     let Some(gpus) = &group.shape.gpus else { return Word::Keep("no GPU in the group".to_owned()) };
-    if let Some(mismatch) = candidate.open.iter().find_map(|pod| mismatch(pod, group, gpus, policy)) {
+    if let Some(mismatch) = candidate.demand.kinds.iter().find_map(|kind| mismatch(kind.pod, group, gpus, policy)) {
         return Word::Drop(mismatch);
     }
     if candidate.demand.gpu_pods == 0 && cpu_group {
@@ -32,7 +32,7 @@ fn word(candidate: &Candidate<'_>, cpu_group: bool, policy: &Policy) -> Word {
     }
     let needed = needed(candidate, group);
     let launch = u64::from(candidate.launch);
-    if candidate.demand.gpu_pods < candidate.open.len() && needed < launch && cpu_group {
+    if candidate.demand.gpu_pods < candidate.demand.pods && needed < launch && cpu_group {
         let stranded = (launch - needed).saturating_mul(u64::from(gpus.count));
         return Word::Drop(format!(
             "would strand {}: {needed} of {launch} nodes do for the pods that ask for one",
@@ -42,7 +42,7 @@ fn word(candidate: &Candidate<'_>, cpu_group: bool, policy: &Policy) -> Word {
     match candidate.demand.gpu_pods {
         0 => Word::Keep("none of its pods asks for a GPU, but no group without GPUs fits".to_owned()),
         pods => {
-            let pods = plural(pods as u64, "pod");
+            let pods = plural(pods, "pod");
             Word::Keep(format!("{} × {} for {pods} with a GPU request", total(candidate, gpus), gpus.model))
         }
     }
@@ -54,16 +54,16 @@ fn total(candidate: &Candidate<'_>, gpus: &Gpus) -> u64 {
 
 /// How many machines the pods that ask for a GPU need at least.
 fn needed(candidate: &Candidate<'_>, group: &Group) -> u64 {
-    let pods = candidate.open.iter().copied().filter(|pod| pod.asks_gpu());
-    packing::least_machines(pods, &Room::of(&group.shape))
+    let kinds = candidate.demand.kinds.iter().filter(|kind| kind.pod.needs.asks_gpu());
+    packing::least_machines(kinds, &Room::of(&group.shape))
 }
 
 /// What a pod requires of its GPU and this group does not have.
 fn mismatch(pod: &PodAsk, group: &Group, gpus: &Gpus, policy: &Policy) -> Option<String> {
-    if pod.selector.is_empty() && pod.gpu_memory_over.is_none() {
+    if pod.needs.selector.is_empty() && pod.needs.gpu_memory_over.is_none() {
         return None;
     }
-    let asked = |label: &str| pod.selector.get(label).map(String::as_str);
+    let asked = |label: &str| pod.needs.selector.get(label).map(String::as_str);
     if let Some(model) = asked(&policy.gpu_label).filter(|model| *model != gpus.model) {
         return Some(format!("{} asks for {model}, the group has {}", pod.name, gpus.model));
     }
@@ -76,7 +76,7 @@ fn mismatch(pod: &PodAsk, group: &Group, gpus: &Gpus, policy: &Policy) -> Option
     {
         return lacks(exact);
     }
-    pod.gpu_memory_over.filter(|over| gpus.memory_mib <= *over).and_then(lacks)
+    pod.needs.gpu_memory_over.filter(|over| gpus.memory_mib <= *over).and_then(lacks)
 }
 
 /// Whether the product label of a machine of this group would have that value. Where the group does not say, the words

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
-use super::PodAsk;
+use super::{Needs, PodAsk, demand::Kind};
 use crate::fleet::group::Shape;
 
 /// What one machine of a group leaves for pods: allocatable, not capacity.
@@ -36,7 +36,7 @@ impl Room {
 
     /// Takes the pod's share away; false, and nothing taken, when it does not fit. Only resources that the room knows
     /// are looked at: one that it does not know (a MIG slice, say) is no reason to call a machine too small.
-    fn take(&mut self, pod: &PodAsk) -> bool {
+    fn take(&mut self, pod: &Needs) -> bool {
         let scarce = pod.extended.iter().any(|(name, asked)| self.extended.get(name).is_some_and(|left| left < asked));
         if self.pods == 0 || self.cpu_milli < pod.cpu_milli || self.memory < pod.memory || scarce {
             return false;
@@ -59,14 +59,14 @@ impl Room {
 pub fn first_fit<'a>(pods: impl Iterator<Item = &'a PodAsk>, room: &Room, most: u32) -> Vec<Option<u32>> {
     let mut machines: Vec<Room> = Vec::new();
     // Machines only fill up, so a pod never fits below where its twin last landed.
-    let mut from: HashMap<(u64, u64, &BTreeMap<String, u64>), usize> = HashMap::new();
+    let mut from: HashMap<*const Needs, usize> = HashMap::new();
     pods.map(|pod| {
-        let start = from.entry((pod.cpu_milli, pod.memory, &pod.extended)).or_default();
+        let start = from.entry(std::ptr::from_ref(&*pod.needs)).or_default();
         while *start < most as usize {
             if *start == machines.len() {
                 machines.push(room.clone());
             }
-            if machines[*start].take(pod) {
+            if machines[*start].take(&pod.needs) {
                 return u32::try_from(*start).ok();
             }
             *start += 1;
@@ -78,23 +78,23 @@ pub fn first_fit<'a>(pods: impl Iterator<Item = &'a PodAsk>, room: &Room, most: 
 
 /// The fewest machines that could hold all of them, by sums alone: cheap enough for every candidate of a question.
 #[must_use]
-pub fn least_machines<'a>(pods: impl Iterator<Item = &'a PodAsk>, room: &Room) -> u64 {
-    let (mut count, mut cpu, mut memory) = (0_u64, 0_u64, 0_u64);
+pub(super) fn least_machines<'a>(kinds: impl Iterator<Item = &'a Kind<'a>>, room: &Room) -> u64 {
+    let (mut pods, mut cpu, mut memory) = (0_u64, 0_u64, 0_u64);
     let mut extended: BTreeMap<&str, u64> = BTreeMap::new();
-    for pod in pods {
-        count += 1;
-        cpu = cpu.saturating_add(pod.cpu_milli);
-        memory = memory.saturating_add(pod.memory);
-        for (name, asked) in &pod.extended {
+    for Kind { pod, count } in kinds {
+        pods += count;
+        cpu = cpu.saturating_add(pod.needs.cpu_milli.saturating_mul(*count));
+        memory = memory.saturating_add(pod.needs.memory.saturating_mul(*count));
+        for (name, asked) in &pod.needs.extended {
             let sum = extended.entry(name).or_default();
-            *sum = sum.saturating_add(*asked);
+            *sum = sum.saturating_add(asked.saturating_mul(*count));
         }
     }
     let machines = |asked: u64, each: u64| if each == 0 { 0 } else { asked.div_ceil(each) };
     let scarcest =
         extended.iter().map(|(name, asked)| machines(*asked, room.extended.get(*name).copied().unwrap_or(0)));
     scarcest
-        .chain([machines(count, room.pods), machines(cpu, room.cpu_milli), machines(memory, room.memory)])
+        .chain([machines(pods, room.pods), machines(cpu, room.cpu_milli), machines(memory, room.memory)])
         .max()
         .unwrap_or(0)
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde::Serialize;
 
-/// What one pod asks for: sums over its containers, as the scheduler counts them.
+/// One pod: who it is, and what it needs. Pods of one Deployment or Job need the same and share it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct PodAsk {
     /// `metadata.uid`: the identity the purchase memory goes by. Empty for a pod that CA made up (capacity buffers,
@@ -12,6 +12,13 @@ pub struct PodAsk {
     pub uid: Arc<str>,
     /// `namespace/name`, for people.
     pub name: Arc<str>,
+    /// What it asks for.
+    pub needs: Arc<Needs>,
+}
+
+/// What a pod asks for: sums over its containers, as the scheduler counts them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+pub struct Needs {
     /// Thousandths of a CPU.
     pub cpu_milli: u64,
     /// Bytes.
@@ -24,7 +31,7 @@ pub struct PodAsk {
     pub gpu_memory_over: Option<u64>,
 }
 
-impl PodAsk {
+impl Needs {
     /// Whether it asks for a device of the GPU kind: one of the vendors' resources, whole or a part of one.
     #[must_use]
     pub fn asks_gpu(&self) -> bool {

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::expander::Needs;
 
 const NOW: Timestamp = Timestamp(1_000_000);
 
@@ -12,13 +13,9 @@ fn after(seconds: u64) -> Timestamp {
 
 /// Pods of one GPU and two CPUs each, named by their uids.
 fn pods(uids: &str) -> Arc<[Arc<PodAsk>]> {
-    let pod = |uid: &str| PodAsk {
-        uid: uid.into(),
-        name: uid.into(),
-        cpu_milli: 2000,
-        extended: BTreeMap::from([("nvidia.com/gpu".into(), 1)]),
-        ..PodAsk::default()
-    };
+    let extended = BTreeMap::from([("nvidia.com/gpu".into(), 1)]);
+    let needs = Arc::new(Needs { cpu_milli: 2000, extended, ..Needs::default() });
+    let pod = |uid: &str| PodAsk { uid: uid.into(), name: uid.into(), needs: needs.clone() };
     uids.split_whitespace().map(|uid| Arc::new(pod(uid))).collect()
 }
 
@@ -27,6 +24,12 @@ fn offer(group: &str, node_count: u32, uids: &str) -> Offer {
     let extended = BTreeMap::from([("nvidia.com/gpu".into(), 1)]);
     let room = packing::Room { cpu_milli: 8000, memory: 1 << 34, pods: 110, extended };
     Offer { group: group.into(), node_count, pods: pods(uids), room: Some(room) }
+}
+
+/// A pod of so many CPUs.
+fn sized(place: usize, cpus: u64) -> PodAsk {
+    let needs = Needs { cpu_milli: cpus * 1000, ..Needs::default() };
+    PodAsk { uid: format!("p{place}").into(), name: "".into(), needs: Arc::new(needs) }
 }
 
 fn covered(bought: &Bought, uids: &str, now: Timestamp) -> String {
@@ -251,9 +254,7 @@ proptest! {
         }),
         node_count in 1_u32..12, known in 0_usize..5,
     ) {
-        let pod = |place: usize| Arc::new(PodAsk {
-            uid: format!("p{place}").into(), cpu_milli: sizes[place] * 1000, ..PodAsk::default()
-        });
+        let pod = |place: usize| Arc::new(sized(place, sizes[place]));
         let ask = |order: &mut dyn Iterator<Item = usize>| Offer { pods: order.map(pod).collect(), ..offer("spot", node_count, "") };
         let mut bought = Bought::default();
         let first: Vec<usize> = (0..known.min(sizes.len())).collect();
@@ -266,9 +267,7 @@ proptest! {
     /// A request repeated at once is wholly covered whenever the first increase was carried out in full.
     #[test]
     fn a_repeated_request_buys_nothing(sizes in prop::collection::vec(1_u64..8, 1..20), node_count in 1_u32..12) {
-        let pods = sizes.iter().enumerate().map(|(place, size)| Arc::new(PodAsk {
-            uid: format!("p{place}").into(), cpu_milli: size * 1000, ..PodAsk::default()
-        }));
+        let pods = sizes.iter().enumerate().map(|(place, size)| Arc::new(sized(place, *size)));
         let ask = Offer { pods: pods.collect(), ..offer("spot", node_count, "") };
         let mut bought = Bought::default();
         prop_assert_eq!(buy(&mut bought, "w-1", ask.clone(), NOW), node_count);

@@ -114,13 +114,12 @@ fn group(words: &[&str]) -> Group {
 
 fn pod(words: &[&str]) -> PodAsk {
     let selector = words.iter().filter_map(|word| word.split_once('='));
-    PodAsk {
-        uid: words[0].into(),
-        name: words[0].into(),
+    let needs = Needs {
         cpu_milli: number(words, "cpu").unwrap() * 1000,
         memory: number(words, "mem").unwrap_or(1) << 30,
         extended: number(words, "gpu").map(|count| ("nvidia.com/gpu".to_owned(), count)).into_iter().collect(),
         selector: selector.map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
         gpu_memory_over: number(words, "over"),
-    }
+    };
+    PodAsk { uid: words[0].into(), name: words[0].into(), needs: Arc::new(needs) }
 }

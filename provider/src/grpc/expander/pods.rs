@@ -2,7 +2,7 @@
 //! and a choice needs a dozen fields of each. Every length is checked; nothing here can panic.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -10,7 +10,7 @@ use prost::bytes::Bytes;
 use windlass_proto::quantity;
 
 use super::fields::{Malformed, each};
-use crate::expander::PodAsk;
+use crate::expander::{Needs, PodAsk};
 
 /// Pods that CA makes up (proactive scale-up, capacity buffers) carry an annotation of this name, in either spelling.
 const MADE_UP: &[u8] = b"podtype";
@@ -20,6 +20,7 @@ const GPU_MEMORY: &[u8] = b"nvidia.com/gpu.memory";
 #[derive(Default)]
 pub(super) struct Pods {
     read: HashMap<Bytes, (Bytes, Arc<PodAsk>)>,
+    needs: HashSet<Arc<Needs>>,
 }
 
 impl Pods {
@@ -29,7 +30,12 @@ impl Pods {
         if let Some((_, ask)) = self.read.get(uid).filter(|(bytes, _)| bytes == pod) {
             return Ok(ask.clone());
         }
-        let ask = Arc::new(read(pod)?);
+        let mut ask = read(pod)?;
+        match self.needs.get(&ask.needs) {
+            Some(known) => ask.needs = known.clone(),
+            None => drop(self.needs.insert(ask.needs.clone())),
+        }
+        let ask = Arc::new(ask);
         if !uid.is_empty() {
             self.read.insert(pod.slice_ref(uid), (pod.clone(), ask.clone()));
         }
@@ -54,16 +60,21 @@ fn uid(pod: &[u8]) -> Result<&[u8], Malformed> {
 
 /// Reads a pod.
 pub(in crate::grpc) fn read(pod: &[u8]) -> Result<PodAsk, Malformed> {
-    let mut ask = PodAsk::default();
-    each(pod, |field, value| match field {
-        1 => metadata(value, &mut ask),
-        2 => spec(value, &mut ask),
-        _ => Ok(()),
+    let (mut ask, mut needs) = (PodAsk::default(), Needs::default());
+    each(pod, |field, value| {
+        match field {
+            1 => (ask.uid, ask.name) = metadata(value)?,
+            2 => spec(value, &mut needs)?,
+            _ => {}
+        }
+        Ok(())
     })?;
+    ask.needs = Arc::new(needs);
     Ok(ask)
 }
 
-fn metadata(bytes: &[u8], ask: &mut PodAsk) -> Result<(), Malformed> {
+/// Uid, `namespace/name`. A pod that CA made up has no uid here.
+fn metadata(bytes: &[u8]) -> Result<(Arc<str>, Arc<str>), Malformed> {
     let (mut name, mut namespace, mut uid, mut made_up) = (&[][..], &[][..], &[][..], false);
     each(bytes, |field, value| {
         match field {
@@ -75,12 +86,11 @@ fn metadata(bytes: &[u8], ask: &mut PodAsk) -> Result<(), Malformed> {
         }
         Ok(())
     })?;
-    ask.name = format!("{}/{}", text(namespace), text(name)).into();
-    ask.uid = if made_up { "".into() } else { text(uid).as_ref().into() };
-    Ok(())
+    let uid = if made_up { "".into() } else { text(uid).as_ref().into() };
+    Ok((uid, format!("{}/{}", text(namespace), text(name)).into()))
 }
 
-fn spec(bytes: &[u8], ask: &mut PodAsk) -> Result<(), Malformed> {
+fn spec(bytes: &[u8], needs: &mut Needs) -> Result<(), Malformed> {
     let (mut sum, mut inits, mut overhead, mut whole) =
         (Requests::default(), Vec::new(), Requests::default(), Requests::default());
     each(bytes, |field, value| {
@@ -88,9 +98,9 @@ fn spec(bytes: &[u8], ask: &mut PodAsk) -> Result<(), Malformed> {
             2 => sum.add(&container(value)?.0),
             7 => {
                 let (key, value) = entry(value)?;
-                ask.selector.insert(text(key).into_owned(), text(value).into_owned());
+                needs.selector.insert(text(key).into_owned(), text(value).into_owned());
             }
-            18 => affinity(value, ask)?,
+            18 => affinity(value, needs)?,
             20 => inits.push(container(value)?),
             32 => overhead.quantity(value, false)?,
             40 => whole = resources(value)?,
@@ -101,7 +111,7 @@ fn spec(bytes: &[u8], ask: &mut PodAsk) -> Result<(), Malformed> {
     let mut total = with_inits(sum, &inits);
     total.replace(whole);
     total.add(&overhead);
-    (ask.cpu_milli, ask.memory, ask.extended) =
+    (needs.cpu_milli, needs.memory, needs.extended) =
         (total.cpu_milli.unwrap_or(0), total.memory.unwrap_or(0), total.extended);
     Ok(())
 }
@@ -149,7 +159,7 @@ fn resources(bytes: &[u8]) -> Result<Requests, Malformed> {
 }
 
 /// Required node affinity with one term, as far as it says the same as a selector, or asks for more GPU memory.
-fn affinity(bytes: &[u8], ask: &mut PodAsk) -> Result<(), Malformed> {
+fn affinity(bytes: &[u8], needs: &mut Needs) -> Result<(), Malformed> {
     let mut terms: Vec<&[u8]> = Vec::new();
     for node in only(bytes, 1)? {
         for required in only(node, 1)? {
@@ -157,10 +167,10 @@ fn affinity(bytes: &[u8], ask: &mut PodAsk) -> Result<(), Malformed> {
         }
     }
     let [term] = terms[..] else { return Ok(()) };
-    only(term, 1)?.into_iter().try_for_each(|requirement| expression(requirement, ask))
+    only(term, 1)?.into_iter().try_for_each(|requirement| expression(requirement, needs))
 }
 
-fn expression(bytes: &[u8], ask: &mut PodAsk) -> Result<(), Malformed> {
+fn expression(bytes: &[u8], needs: &mut Needs) -> Result<(), Malformed> {
     let (mut key, mut operator, mut values) = (&[][..], &[][..], Vec::new());
     each(bytes, |field, value| {
         match field {
@@ -172,8 +182,8 @@ fn expression(bytes: &[u8], ask: &mut PodAsk) -> Result<(), Malformed> {
         Ok(())
     })?;
     match (operator, &values[..]) {
-        (b"In", [value]) => drop(ask.selector.insert(text(key).into_owned(), text(value).into_owned())),
-        (b"Gt", [value]) if key == GPU_MEMORY => ask.gpu_memory_over = text(value).parse().ok(),
+        (b"In", [value]) => drop(needs.selector.insert(text(key).into_owned(), text(value).into_owned())),
+        (b"Gt", [value]) if key == GPU_MEMORY => needs.gpu_memory_over = text(value).parse().ok(),
         _ => {}
     }
     Ok(())

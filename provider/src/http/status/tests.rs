@@ -25,7 +25,7 @@ fn snapshot() -> Snapshot {
 }
 
 fn decision(snapshot: &Snapshot) -> Arc<Decision> {
-    let pods: Arc<[Arc<PodAsk>]> = [Arc::new(PodAsk { uid: "u".into(), cpu_milli: 1000, ..PodAsk::default() })].into();
+    let pods: Arc<[Arc<PodAsk>]> = [Arc::new(PodAsk { uid: "u".into(), ..PodAsk::default() })].into();
     let choices: Vec<_> = snapshot
         .fleet
         .groups()

@@ -77,7 +77,7 @@ fn encode(pod: &Value) -> Bytes {
 #[track_caller]
 fn check(pod: Value, expect: Value) {
     let ask = Pods::default().get(&encode(&pod)).unwrap();
-    let read = json!([ask.cpu_milli, ask.memory, ask.extended]);
+    let read = json!([ask.needs.cpu_milli, ask.needs.memory, ask.needs.extended]);
     assert_eq!(read, expect, "{pod}");
 }
 
@@ -148,7 +148,7 @@ fn pod_level_requests_stand_for_those_of_the_containers() {
     let mut bytes = Vec::new();
     prost::encoding::bytes::encode(2, &spec, &mut bytes);
     let ask = Pods::default().get(&bytes.into()).unwrap();
-    assert_eq!((ask.cpu_milli, ask.memory), (2000, 1 << 30));
+    assert_eq!((ask.needs.cpu_milli, ask.needs.memory), (2000, 1 << 30));
 }
 
 #[test]
@@ -158,10 +158,13 @@ fn selectors_and_single_terms_are_read_alike() {
         "affinity": [[["nvidia.com/gpu.product", "In", "NVIDIA-L40S"], ["nvidia.com/gpu.memory", "Gt", "30000"], ["arch", "In", "arm64", "amd64"]]],
     });
     let ask = Pods::default().get(&encode(&pod)).unwrap();
-    assert_eq!(json!(ask.selector), json!({"zone": "a", "nvidia.com/gpu.product": "NVIDIA-L40S"}));
-    assert_eq!(ask.gpu_memory_over, Some(30_000));
+    assert_eq!(json!(ask.needs.selector), json!({"zone": "a", "nvidia.com/gpu.product": "NVIDIA-L40S"}));
+    assert_eq!(ask.needs.gpu_memory_over, Some(30_000));
     let either = json!({"affinity": [[["zone", "In", "a"]], [["zone", "In", "b"]]]});
-    assert!(Pods::default().get(&encode(&either)).unwrap().selector.is_empty(), "one of two terms is no requirement");
+    assert!(
+        Pods::default().get(&encode(&either)).unwrap().needs.selector.is_empty(),
+        "one of two terms is no requirement"
+    );
 }
 
 #[test]
@@ -178,6 +181,8 @@ fn the_same_bytes_are_read_once() {
     let first = pods.get(&encode(&json!({}))).unwrap();
     assert!(Arc::ptr_eq(&first, &pods.get(&encode(&json!({}))).unwrap()));
     assert_eq!((&*first.name, &*first.uid), ("ml/train", "u-1"));
+    let twin = pods.get(&encode(&json!({"uid": "u-2"}))).unwrap();
+    assert!(Arc::ptr_eq(&first.needs, &twin.needs), "equal needs are kept once");
     let changed = pods.get(&encode(&json!({"nodeSelector": {"zone": "a"}}))).unwrap();
     assert!(!Arc::ptr_eq(&first, &changed), "the same uid with other bytes is read again");
 }
