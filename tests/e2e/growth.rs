@@ -14,7 +14,12 @@ use crate::runner::{Stage, Story, story};
 pub(crate) const SOON: Duration = Duration::from_secs(90);
 
 pub(crate) fn stories() -> Vec<Story> {
-    vec![story!(scale_from_zero), story!(slow_device_plugin), story!(cpu_pod_buys_no_gpu)]
+    vec![
+        story!(scale_from_zero),
+        story!(slow_device_plugin),
+        story!(cpu_pod_buys_no_gpu),
+        story!(mutual_tls_and_the_expanders_own_certificate, Real),
+    ]
 }
 
 /// Two pods with a GPU each: two machines of the cheaper market, as the template promised, and not one more.
@@ -48,6 +53,18 @@ async fn cpu_pod_buys_no_gpu(stage: Stage) -> Result<()> {
     scene.create_pods("plain", 1, 0).await?;
     scene.until_running(1, SOON).await?;
     exactly(&mut scene, &[("cpu", 1)]).await?;
+    scene.nothing_further_is_bought().await
+}
+
+/// Nothing in between: the autoscaler's own client speaks mutual TLS to the provider, and trusts the certificate that the
+/// expander made for itself.
+async fn mutual_tls_and_the_expanders_own_certificate(stage: Stage) -> Result<()> {
+    let mut scene = stage.scene(Setup { direct: true, ..Setup::default() }).await?;
+    scene.create_pods("gpu", 2, 1).await?;
+    scene.until_running(2, SOON).await?;
+    exactly(&mut scene, &[("spot-a10g", 2)]).await?;
+    let decisions = scene.provider.get("/decisions").await?;
+    ensure!(decisions.contains("spot-a10g"), "the expander was not heard: {decisions}");
     scene.nothing_further_is_bought().await
 }
 

@@ -65,10 +65,21 @@ enum Drivers {
 pub(crate) struct Story {
     /// Its name.
     pub(crate) name: &'static str,
-    /// Whether an autoscaler takes part: then it is told once by each.
-    pub(crate) driven: bool,
+    /// Who drives it.
+    pub(crate) by: By,
     /// The scenario itself.
     pub(crate) tell: fn(Stage) -> Telling,
+}
+
+/// Which autoscalers a scenario is told with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum By {
+    /// Once with each.
+    Each,
+    /// With a real one only: it is about its own client.
+    Real,
+    /// No autoscaler takes part.
+    None,
 }
 
 /// A scenario under way.
@@ -77,10 +88,14 @@ pub(crate) type Telling = Pin<Box<dyn Future<Output = Result<()>>>>;
 /// Makes a [`Story`] of an `async fn(Stage) -> Result<()>`, named as the function is.
 macro_rules! story {
     ($tell:ident) => {
-        crate::runner::Story { name: stringify!($tell), driven: true, tell: |stage| Box::pin($tell(stage)) }
+        story!($tell, Each)
     };
-    ($tell:ident, undriven) => {
-        crate::runner::Story { name: stringify!($tell), driven: false, tell: |stage| Box::pin($tell(stage)) }
+    ($tell:ident, $by:ident) => {
+        crate::runner::Story {
+            name: stringify!($tell),
+            by: crate::runner::By::$by,
+            tell: |stage| Box::pin($tell(stage)),
+        }
     };
 }
 pub(crate) use story;
@@ -175,11 +190,12 @@ fn try_run(arguments: &Arguments, stories: Vec<Story>) -> Result<bool> {
 
 /// A scenario once for each driver, with the driver in its name.
 fn with_drivers(story: &Story, drivers: &[Driver]) -> Vec<(String, Story, Option<Driver>)> {
-    if !story.driven {
+    if story.by == By::None {
         return vec![(story.name.to_owned(), *story, None)];
     }
+    let fits = |driver: &&Driver| story.by == By::Each || matches!(driver, Driver::Real(_));
     let with = |driver: &Driver| (format!("{}::{}", story.name, driver.name()), *story, Some(driver.clone()));
-    drivers.iter().map(with).collect()
+    drivers.iter().filter(fits).map(with).collect()
 }
 
 /// Said at the start and again at the end: what was not there is not passed over.

@@ -16,6 +16,7 @@ use super::{
     journal::Journal,
     model::Model,
     process::{Process, on_path},
+    provider::Door,
 };
 
 /// A cluster-autoscaler, real or modelled.
@@ -93,11 +94,11 @@ fn version(path: &Path) -> Option<String> {
 pub struct Surroundings {
     /// For the apiserver.
     pub kubeconfig: PathBuf,
-    /// The relay before the provider.
-    pub provider: SocketAddr,
-    /// The relay before the expander.
+    /// The provider, or the relay before it.
+    pub provider: Door,
+    /// The expander, or the relay before it.
     pub expander: SocketAddr,
-    /// The trust root of the relay before the expander.
+    /// The expander's trust root, or the relay's.
     pub expander_roots: PathBuf,
     /// `--expander`.
     pub expanders: String,
@@ -157,7 +158,7 @@ impl Autoscaler {
 
 fn real(binary: &Binary, around: &Surroundings) -> Result<Process> {
     let config = around.dir.join("cloud-config.yaml");
-    fs::write(&config, format!("address: \"{}\"\n", around.provider)).context("writing the cloud configuration")?;
+    fs::write(&config, around.provider.cloud_config().to_string()).context("writing the cloud configuration")?;
     let mut flags = vec![
         format!("--kubeconfig={}", around.kubeconfig.display()),
         "--cloud-provider=externalgrpc".to_owned(),

@@ -3,7 +3,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -27,7 +26,6 @@ use windlass_proto::externalgrpc::{
 
 use super::{
     journal::Journal,
-    relay::unix_channel,
     world::{GPU_LABEL, World},
 };
 
@@ -97,13 +95,11 @@ pub struct Kubelets {
 }
 
 impl Kubelets {
-    /// For the machines that the provider behind `socket` lists.
-    ///
-    /// # Errors
-    /// Never in practice: nothing is connected yet.
-    pub fn new(client: Client, socket: PathBuf, world: World, conduct: Conduct, journal: Arc<Journal>) -> Result<Self> {
-        let provider = CloudProviderClient::new(unix_channel(socket)?);
-        Ok(Self { client, provider, world, conduct, journal, machines: BTreeMap::new() })
+    /// For the machines that this provider lists.
+    #[must_use]
+    pub fn new(client: Client, provider: Channel, world: World, conduct: Conduct, journal: Arc<Journal>) -> Self {
+        let provider = CloudProviderClient::new(provider);
+        Self { client, provider, world, conduct, journal, machines: BTreeMap::new() }
     }
 
     /// Goes on until it fails.

@@ -29,7 +29,7 @@ use windlass_provider::{
     timestamp::Timestamp,
 };
 
-use super::autoscaler::Surroundings;
+use super::{autoscaler::Surroundings, provider::Door};
 use crate::caller::Caller;
 
 /// What every cluster-autoscaler marks a node with that it is about to delete.
@@ -87,7 +87,8 @@ impl Drop for Model {
 fn run(around: &Surroundings, stop: &AtomicBool) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("a runtime")?;
     let roots = std::fs::read(&around.expander_roots).context("reading the trust root of the expander")?;
-    let mut caller = Caller::over_tcp(around.provider, around.expander, &roots).context("a client for the relays")?;
+    let Door::Unix(socket) = &around.provider else { bail!("the model speaks over a unix socket only") };
+    let mut caller = Caller::over_unix(socket, around.expander, &roots).context("a client for the relays")?;
     let flags = Flags::quick(Era::V1_36);
     let flags = Flags {
         expander: if around.expanders == "grpc" { Expander::Grpc } else { Expander::GrpcLeastWaste },

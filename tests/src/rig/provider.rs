@@ -9,12 +9,17 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
-use tokio::time::Instant;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::Instant,
+};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use windlass_proto::externalgrpc::{RefreshRequest, cloud_provider_client::CloudProviderClient};
 
 use super::{
+    certificates::Mutual,
     process::{Process, free_port},
-    relay::unix_channel,
     world::{GPU_LABEL, World},
 };
 
@@ -44,6 +49,61 @@ pub fn build() -> Result<PathBuf> {
     String::from_utf8_lossy(&out.stdout).lines().find_map(executable).context("cargo named no windlass-provider")
 }
 
+/// Where a provider can be reached.
+#[derive(Clone, Debug)]
+pub enum Door {
+    /// A unix socket.
+    Unix(PathBuf),
+    /// `localhost:<port>`, with certificates on both sides.
+    Mutual(u16, Mutual),
+}
+
+impl Door {
+    /// A channel that connects when it is first used, and again when it must.
+    ///
+    /// # Errors
+    /// When a certificate cannot be read.
+    pub fn channel(&self) -> Result<Channel> {
+        match self {
+            Self::Unix(path) => Ok(Endpoint::from_shared(format!("unix://{}", path.display()))?.connect_lazy()),
+            Self::Mutual(port, mutual) => {
+                let client = Identity::from_pem(fs::read(&mutual.client.certificate)?, fs::read(&mutual.client.key)?);
+                tls_channel(*port, &mutual.authority, |tls| tls.identity(client))
+            }
+        }
+    }
+
+    /// The `--cloud-config` of an autoscaler that comes through it.
+    #[must_use]
+    pub fn cloud_config(&self) -> Value {
+        match self {
+            Self::Unix(path) => json!({"address": format!("unix://{}", path.display())}),
+            Self::Mutual(port, mutual) => json!({
+                "address": format!("localhost:{port}"), "cacert": mutual.authority,
+                "cert": mutual.client.certificate, "key": mutual.client.key,
+            }),
+        }
+    }
+
+    /// `provider` of the provider's own configuration.
+    fn setting(&self) -> Value {
+        match self {
+            Self::Unix(path) => json!({"listen": format!("unix://{}", path.display())}),
+            Self::Mutual(port, Mutual { authority, server, .. }) => json!({
+                "listen": format!("127.0.0.1:{port}"),
+                "tls": {"cert": server.certificate, "key": server.key, "clientCa": authority},
+            }),
+        }
+    }
+}
+
+/// A channel to `localhost` with TLS.
+fn tls_channel(port: u16, roots: &Path, more: impl FnOnce(ClientTlsConfig) -> ClientTlsConfig) -> Result<Channel> {
+    let pem = fs::read(roots).with_context(|| format!("reading {}", roots.display()))?;
+    let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)).domain_name("localhost");
+    Ok(Endpoint::from_shared(format!("https://127.0.0.1:{port}"))?.tls_config(more(tls))?.connect_lazy())
+}
+
 /// A provider with its configuration, running or not.
 #[derive(Debug)]
 pub struct Provider {
@@ -51,7 +111,7 @@ pub struct Provider {
     dir: PathBuf,
     process: Option<Process>,
     /// Where it serves the cloud provider's calls.
-    pub socket: PathBuf,
+    pub door: Door,
     /// Where it serves the expander's, on loopback.
     pub expander: u16,
     /// Where `/decisions` and `/metrics` are, on loopback.
@@ -63,19 +123,19 @@ impl Provider {
     ///
     /// # Errors
     /// When a file cannot be written or no port is free.
-    pub fn new(program: &Path, dir: &Path, world: &World, settings: &Value) -> Result<Self> {
+    pub fn new(program: &Path, dir: &Path, door: Door, world: &World, settings: &Value) -> Result<Self> {
         let provider = Self {
             program: program.to_owned(),
             dir: dir.to_owned(),
             process: None,
-            socket: dir.join("provider.sock"),
+            door,
             expander: free_port()?,
             http: free_port()?,
         };
         fs::write(dir.join("scenario.yaml"), world.scenario().to_string()).context("writing the scenario")?;
         let mut config = json!({
             "cloud": {"kind": "sim", "scenario": dir.join("scenario.yaml"), "state": dir.join("cloud.json")},
-            "provider": {"listen": format!("unix://{}", provider.socket.display())},
+            "provider": provider.door.setting(),
             "expander": {
                 "listen": format!("127.0.0.1:{}", provider.expander),
                 "selfSigned": {"caFile": provider.expander_roots(), "names": ["localhost"]},
@@ -99,7 +159,7 @@ impl Provider {
     pub async fn start(&mut self) -> Result<()> {
         let arguments = ["--config".into(), self.config().into_os_string()];
         let mut process = Process::start("windlass-provider", &self.program, arguments, &self.dir)?;
-        let mut client = CloudProviderClient::new(unix_channel(self.socket.clone())?);
+        let mut client = CloudProviderClient::new(self.door.channel()?);
         let begun = Instant::now();
         while let Err(status) = client.refresh(RefreshRequest {}).await {
             process.alive()?;
@@ -123,6 +183,27 @@ impl Provider {
     /// With the end of its log.
     pub fn alive(&mut self) -> Result<()> {
         self.process.as_mut().map_or(Ok(()), Process::alive)
+    }
+
+    /// A channel to its expander, which trusts what the provider says of itself now and not what it says later.
+    ///
+    /// # Errors
+    /// When it has not said it yet.
+    pub fn expander_channel(&self) -> Result<Channel> {
+        tls_channel(self.expander, &self.expander_roots(), |tls| tls)
+    }
+
+    /// What it answers at a path of its HTTP listener.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn get(&self, path: &str) -> Result<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.http)).await.context("reaching the provider's HTTP")?;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.with_context(|| format!("asking for {path}"))?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.with_context(|| format!("reading {path}"))?;
+        Ok(answer)
     }
 
     /// Where the certificate lies that its expander is trusted by.

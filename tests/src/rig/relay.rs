@@ -5,7 +5,7 @@ use std::{
     convert::Infallible,
     future::Future,
     net::SocketAddr,
-    path::PathBuf,
+    path::Path,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{self, Poll},
@@ -13,13 +13,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use hyper_util::rt::TokioIo;
 use tokio::{
-    net::{TcpListener, UnixStream},
+    net::{TcpListener, UnixListener},
     task::JoinSet,
     time::Instant,
 };
-use tokio_stream::wrappers::TcpListenerStream;
+use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tonic::{
     Code, Request, Response, Status,
     body::Body,
@@ -27,10 +26,10 @@ use tonic::{
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
     codegen::{Bytes, Service, http},
     server::NamedService,
-    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Server, ServerTlsConfig, Uri},
+    transport::{Channel, Identity, Server, ServerTlsConfig},
 };
 
-use super::journal::Journal;
+use super::{certificates::Certified, journal::Journal};
 
 /// Largest message that is passed on.
 const MESSAGE_LIMIT: usize = 128 << 20;
@@ -44,35 +43,6 @@ pub enum Fault {
     Answer(Bytes),
     /// Pass on, but answer only after this long.
     Slow(Duration),
-}
-
-/// Where the calls go.
-#[derive(Clone, Debug)]
-pub enum Upstream {
-    /// A unix socket, without TLS.
-    Unix(PathBuf),
-    /// `localhost:<port>` with TLS; the trust roots are read from the file when the first call is made.
-    Tls(u16, PathBuf),
-}
-
-/// A certificate for `localhost` that signs itself.
-#[derive(Clone, Debug)]
-pub struct Certified {
-    /// PEM; also the trust root.
-    pub certificate: String,
-    /// PEM.
-    pub key: String,
-}
-
-impl Certified {
-    /// Makes one.
-    ///
-    /// # Errors
-    /// When no key can be made.
-    pub fn new() -> Result<Self> {
-        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).context("making a certificate")?;
-        Ok(Self { certificate: made.cert.pem(), key: made.signing_key.serialize_pem() })
-    }
 }
 
 /// The faults of one relay, shared with the scenario.
@@ -98,40 +68,46 @@ impl Faults {
     }
 }
 
-/// Serves one gRPC service on a loopback port and passes its calls on.
-#[derive(Debug)]
-pub struct Relay {
-    /// Where it listens.
-    pub address: SocketAddr,
-    /// What it breaks.
-    pub faults: Faults,
+/// Serves the cloud provider's calls on a unix socket, as our manifests do, and passes them on; the serving task joins
+/// `tasks`. Answers what can be broken.
+///
+/// # Errors
+/// When the socket cannot be had.
+pub fn before_provider(
+    socket: &Path,
+    upstream: Channel,
+    journal: Arc<Journal>,
+    tasks: &mut JoinSet<Result<()>>,
+) -> Result<Faults> {
+    let listener = UnixListener::bind(socket).context("listening for the autoscaler")?;
+    let faults = Faults::default();
+    let passing = Passing { _service: CloudProvider, upstream, faults: faults.clone(), journal };
+    let serving = Server::builder().add_service(passing).serve_with_incoming(UnixListenerStream::new(listener));
+    tasks.spawn(async move { serving.await.context("the relay before the provider stopped") });
+    Ok(faults)
 }
 
-impl Relay {
-    /// Listens, with TLS when given a certificate; the serving task joins `tasks`.
-    ///
-    /// # Errors
-    /// When no port is free or the certificate is not usable.
-    pub async fn start<N: NamedService + Clone + Send + Sync + 'static>(
-        service: N,
-        upstream: Upstream,
-        tls: Option<&Certified>,
-        journal: Arc<Journal>,
-        tasks: &mut JoinSet<Result<()>>,
-    ) -> Result<Self> {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("listening for the autoscaler")?;
-        let address = listener.local_addr().context("reading the relay's address")?;
-        let faults = Faults::default();
-        let passing = Passing { _service: service, upstream, channel: Arc::default(), faults: faults.clone(), journal };
-        let mut server = Server::builder();
-        if let Some(tls) = tls {
-            let identity = Identity::from_pem(&tls.certificate, &tls.key);
-            server = server.tls_config(ServerTlsConfig::new().identity(identity)).context("the relay's certificate")?;
-        }
-        let serving = server.add_service(passing).serve_with_incoming(TcpListenerStream::new(listener));
-        tasks.spawn(async move { serving.await.context("the relay stopped serving") });
-        Ok(Self { address, faults })
-    }
+/// Serves the expander's call on a loopback port with TLS and passes it on; the serving task joins `tasks`. Answers the
+/// address and what can be broken.
+///
+/// # Errors
+/// When no port is free or the certificate is not usable.
+pub async fn before_expander(
+    certified: &Certified,
+    upstream: Channel,
+    journal: Arc<Journal>,
+    tasks: &mut JoinSet<Result<()>>,
+) -> Result<(SocketAddr, Faults)> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("listening for the autoscaler")?;
+    let address = listener.local_addr().context("reading the relay's address")?;
+    let faults = Faults::default();
+    let passing = Passing { _service: Expander, upstream, faults: faults.clone(), journal };
+    let identity = Identity::from_pem(&certified.certificate, &certified.key);
+    let server = Server::builder().tls_config(ServerTlsConfig::new().identity(identity));
+    let server = server.context("the relay's certificate")?.add_service(passing);
+    let serving = server.serve_with_incoming(TcpListenerStream::new(listener));
+    tasks.spawn(async move { serving.await.context("the relay before the expander stopped") });
+    Ok((address, faults))
 }
 
 /// Names the service that a relay stands for.
@@ -162,8 +138,7 @@ service!(
 #[derive(Clone, Debug)]
 struct Passing<N> {
     _service: N,
-    upstream: Upstream,
-    channel: Arc<tokio::sync::Mutex<Option<Channel>>>,
+    upstream: Channel,
     faults: Faults,
     journal: Arc<Journal>,
 }
@@ -216,42 +191,11 @@ impl<N: Clone> Passing<N> {
 
     async fn forward(&self, path: &str, request: Bytes) -> Result<Bytes, Status> {
         let unavailable = |error: &dyn std::fmt::Debug| Status::unavailable(format!("{error:?}"));
-        let channel = self.channel().await.map_err(|error| unavailable(&error))?;
-        let mut grpc = Grpc::new(channel).max_decoding_message_size(MESSAGE_LIMIT);
+        let mut grpc = Grpc::new(self.upstream.clone()).max_decoding_message_size(MESSAGE_LIMIT);
         grpc.ready().await.map_err(|error| unavailable(&error))?;
         let path = http::uri::PathAndQuery::try_from(path).map_err(|error| unavailable(&error))?;
         grpc.unary(Request::new(request), path, Raw).await.map(Response::into_inner)
     }
-
-    /// One channel for all calls; it reconnects by itself when the provider comes back.
-    async fn channel(&self) -> Result<Channel> {
-        let mut kept = self.channel.lock().await;
-        if let Some(channel) = &*kept {
-            return Ok(channel.clone());
-        }
-        let channel = match &self.upstream {
-            Upstream::Unix(path) => unix_channel(path.clone())?,
-            Upstream::Tls(port, roots) => {
-                let roots = std::fs::read(roots).with_context(|| format!("reading {}", roots.display()))?;
-                let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(roots)).domain_name("localhost");
-                let endpoint = Endpoint::from_shared(format!("https://127.0.0.1:{port}"))?.tls_config(tls)?;
-                endpoint.connect_lazy()
-            }
-        };
-        Ok(kept.insert(channel).clone())
-    }
-}
-
-/// A channel over a unix socket that connects when it is first used, and again when it must.
-///
-/// # Errors
-/// Never in practice: the placeholder address is a constant.
-pub fn unix_channel(path: PathBuf) -> Result<Channel> {
-    let connector = tower::service_fn(move |_: Uri| {
-        let path = path.clone();
-        async move { UnixStream::connect(path).await.map(TokioIo::new) }
-    });
-    Ok(Endpoint::try_from("http://localhost")?.connect_with_connector_lazy(connector))
 }
 
 /// Messages as the bytes they are.

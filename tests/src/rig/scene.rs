@@ -2,18 +2,13 @@
 //! autoscaler, with the few acts and waits that scenarios are made of.
 
 use std::{
-    collections::BTreeMap,
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::{
-    Api,
-    api::{DeleteParams, ListParams, PostParams},
-};
 use serde_json::{Value, json};
 use tokio::{task::JoinSet, time::Instant};
 use tonic::transport::Channel;
@@ -24,13 +19,17 @@ use windlass_proto::externalgrpc::{
 use super::{
     autoscaler::{Autoscaler, Driver, Surroundings},
     binaries::Binaries,
+    certificates::{Certified, Mutual},
     journal::Journal,
     kubelets::{Conduct, Kubelets},
     plane::Plane,
-    provider::Provider,
-    relay::{Certified, CloudProvider, Expander, Faults, Relay, Upstream, unix_channel},
-    world::{GPU, World},
+    process::free_port,
+    provider::{Door, Provider},
+    relay::{self, Faults},
+    world::World,
 };
+
+mod cluster;
 
 /// How often a wait looks.
 const LOOK: Duration = Duration::from_millis(200);
@@ -48,11 +47,19 @@ pub struct Setup {
     pub expanders: String,
     /// `--frequent-loops-enabled`; None leaves the default.
     pub frequent_loops: Option<bool>,
+    /// No relay: the autoscaler speaks to the provider itself, over TCP with mutual TLS, and the journal knows none of it.
+    pub direct: bool,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { world: World::default(), settings: json!({}), expanders: "grpc".to_owned(), frequent_loops: None }
+        Self {
+            world: World::default(),
+            settings: json!({}),
+            expanders: "grpc".to_owned(),
+            frequent_loops: None,
+            direct: false,
+        }
     }
 }
 
@@ -83,8 +90,6 @@ pub struct Scene {
     pub provider_faults: Faults,
     /// What the expander's relay breaks.
     pub expander_faults: Faults,
-    /// The machines there can be.
-    pub world: World,
     asks: CloudProviderClient<Channel>,
 }
 
@@ -95,38 +100,39 @@ impl Scene {
     /// Says what did not start.
     pub async fn start(programs: &Programs, driver: &Driver, setup: Setup, dir: &Path) -> Result<Self> {
         let journal = Arc::new(Journal::new(&dir.join("journal.jsonl"))?);
-        let mut provider = Provider::new(&programs.provider, dir, &setup.world, &setup.settings)?;
+        let door = match setup.direct {
+            true => Door::Mutual(free_port()?, Mutual::new(dir)?),
+            false => Door::Unix(dir.join("provider.sock")),
+        };
+        let mut provider = Provider::new(&programs.provider, dir, door, &setup.world, &setup.settings)?;
         let (plane, started) = tokio::join!(Plane::start(&programs.binaries, dir), provider.start());
         let (plane, ()) = (plane?, started?);
         let mut tasks = JoinSet::new();
         let conduct = Conduct::default();
-        let certified = Certified::new()?;
-        let expander_roots = dir.join("relay-ca.crt");
-        std::fs::write(&expander_roots, &certified.certificate).context("writing the relay's certificate")?;
-        let to_provider = Upstream::Unix(provider.socket.clone());
-        let to_expander = Upstream::Tls(provider.expander, provider.expander_roots());
-        let before = Relay::start(CloudProvider, to_provider, None, journal.clone(), &mut tasks).await?;
-        let beside = Relay::start(Expander, to_expander, Some(&certified), journal.clone(), &mut tasks).await?;
-        let (client, socket) = (plane.client.clone(), provider.socket.clone());
-        let kubelets = Kubelets::new(client, socket, setup.world.clone(), conduct.clone(), journal.clone())?;
+        let to_provider = provider.door.channel()?;
+        let (client, machines) = (plane.client.clone(), to_provider.clone());
+        let kubelets = Kubelets::new(client, machines, setup.world.clone(), conduct.clone(), journal.clone());
         tasks.spawn(kubelets.run());
         let kubeconfig = match driver {
             Driver::Real(_) => plane.autoscaler_kubeconfig().await?,
             Driver::Model => plane.kubeconfig.clone(),
         };
-        let surroundings = Surroundings {
+        let mut surroundings = Surroundings {
             kubeconfig,
-            provider: before.address,
-            expander: beside.address,
-            expander_roots,
+            provider: provider.door.clone(),
+            expander: SocketAddr::from(([127, 0, 0, 1], provider.expander)),
+            expander_roots: provider.expander_roots(),
             expanders: setup.expanders,
             frequent_loops: setup.frequent_loops,
             dir: dir.to_owned(),
             journal: journal.clone(),
         };
+        let mut faults = (Faults::default(), Faults::default());
+        if !setup.direct {
+            faults = relays(&provider, &mut surroundings, &mut tasks).await?;
+        }
         let autoscaler = Some(Autoscaler::start(driver, &surroundings)?);
-        let asks = CloudProviderClient::new(unix_channel(provider.socket.clone())?);
-        let scene = Self {
+        let mut scene = Self {
             autoscaler,
             driver: driver.clone(),
             surroundings,
@@ -135,18 +141,15 @@ impl Scene {
             plane,
             journal,
             conduct,
-            provider_faults: before.faults,
-            expander_faults: beside.faults,
-            world: setup.world,
-            asks,
+            provider_faults: faults.0,
+            expander_faults: faults.1,
+            asks: CloudProviderClient::new(to_provider),
         };
-        // Pods that come before the autoscaler has seen the cluster once would hide what a loop costs.
-        let mut scene = scene;
-        scene
-            .until("the autoscaler's first loop", Duration::from_secs(60), async |s| {
-                Ok(!s.journal.calls("Refresh").is_empty())
-            })
-            .await?;
+        if !setup.direct {
+            // Pods that come before the autoscaler has seen the cluster once would hide what a loop costs.
+            let looped = async |scene: &mut Self| Ok(!scene.journal.calls("Refresh").is_empty());
+            scene.until("the autoscaler's first loop", Duration::from_secs(60), looped).await?;
+        }
         Ok(scene)
     }
 
@@ -203,82 +206,6 @@ impl Scene {
             before.1,
         );
         self.autoscaler.as_ref().map_or(Ok(()), Autoscaler::had_every_right)
-    }
-
-    /// Creates `count` pods of that many GPUs each (none: half a CPU), named `<name>-<n>`.
-    ///
-    /// # Errors
-    /// When the apiserver refuses them.
-    pub async fn create_pods(&self, name: &str, count: u32, gpus: u32) -> Result<()> {
-        let pods = self.pods_api();
-        for n in 0..count {
-            let mut limits = json!({"cpu": "500m", "memory": "256Mi"});
-            if gpus > 0 {
-                limits[GPU] = json!(gpus.to_string());
-            }
-            let pod: Pod = serde_json::from_value(json!({
-                "metadata": {
-                    "name": format!("{name}-{n}"),
-                    // A bare pod has nobody to make it anew; without this no node with one on it is ever given back.
-                    "annotations": {"cluster-autoscaler.kubernetes.io/safe-to-evict": "true"},
-                },
-                "spec": {
-                    "terminationGracePeriodSeconds": 0,
-                    "containers": [{"name": "work", "image": "work", "resources": {"limits": limits, "requests": limits}}],
-                    "tolerations": [{"key": GPU, "operator": "Exists", "effect": "NoSchedule"}],
-                },
-            }))
-            .context("writing a pod")?;
-            pods.create(&PostParams::default(), &pod).await.context("creating a pod")?;
-        }
-        self.journal.act("pods-created", json!({"name": name, "count": count, "gpus": gpus}));
-        Ok(())
-    }
-
-    /// Deletes every pod.
-    ///
-    /// # Errors
-    /// When the apiserver refuses.
-    pub async fn delete_pods(&self) -> Result<()> {
-        let at_once = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
-        self.pods_api().delete_collection(&at_once, &ListParams::default()).await.context("deleting the pods")?;
-        self.journal.act("pods-deleted", json!({}));
-        Ok(())
-    }
-
-    /// Waits until this many pods run and none waits.
-    ///
-    /// # Errors
-    /// As [`Self::until`].
-    pub async fn until_running(&mut self, count: usize, within: Duration) -> Result<()> {
-        self.until(&format!("{count} pods Running"), within, async |scene| {
-            let pods = scene.pods_api().list(&ListParams::default()).await.context("listing pods")?;
-            let runs = |pod: &&Pod| pod.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Running");
-            Ok(pods.items.len() == count && pods.items.iter().filter(runs).count() == count)
-        })
-        .await
-    }
-
-    /// Every Node.
-    ///
-    /// # Errors
-    /// When the apiserver does not answer.
-    pub async fn nodes(&self) -> Result<Vec<Node>> {
-        let nodes: Api<Node> = Api::all(self.plane.client.clone());
-        Ok(nodes.list(&ListParams::default()).await.context("listing nodes")?.items)
-    }
-
-    /// How many Nodes each group has.
-    ///
-    /// # Errors
-    /// When the apiserver does not answer.
-    pub async fn nodes_by_group(&self) -> Result<BTreeMap<String, usize>> {
-        let mut counts = BTreeMap::new();
-        for node in self.nodes().await? {
-            let group = node.metadata.labels.unwrap_or_default().remove("rig/group").unwrap_or_default();
-            *counts.entry(group).or_default() += 1;
-        }
-        Ok(counts)
     }
 
     /// The group's target, as the provider says.
@@ -350,30 +277,6 @@ impl Scene {
         self.asks.clone()
     }
 
-    /// The pod's node, if it has one.
-    ///
-    /// # Errors
-    /// When the apiserver does not answer.
-    pub async fn node_of(&self, pod: &str) -> Result<Option<Node>> {
-        let pod = self.pods_api().get(pod).await.context("reading a pod")?;
-        let Some(name) = pod.spec.and_then(|spec| spec.node_name) else { return Ok(None) };
-        Ok(self.nodes().await?.into_iter().find(|node| node.metadata.name.as_deref() == Some(&name)))
-    }
-
-    /// Deletes one pod.
-    ///
-    /// # Errors
-    /// When the apiserver refuses.
-    pub async fn delete_pod(&self, pod: &str) -> Result<()> {
-        self.pods_api().delete(pod, &DeleteParams::default()).await.context("deleting a pod")?;
-        self.journal.act("pod-deleted", json!({"pod": pod}));
-        Ok(())
-    }
-
-    fn pods_api(&self) -> Api<Pod> {
-        Api::namespaced(self.plane.client.clone(), "default")
-    }
-
     fn alive(&mut self) -> Result<()> {
         self.plane.alive()?;
         self.provider.alive()?;
@@ -384,6 +287,26 @@ impl Scene {
             None => Ok(()),
         }
     }
+}
+
+/// Puts a relay before the provider and one before its expander, and sends the autoscaler to them.
+async fn relays(
+    provider: &Provider,
+    surroundings: &mut Surroundings,
+    tasks: &mut JoinSet<Result<()>>,
+) -> Result<(Faults, Faults)> {
+    let journal = &surroundings.journal;
+    let certified = Certified::new()?;
+    let roots = surroundings.dir.join("relay-ca.crt");
+    std::fs::write(&roots, &certified.certificate).context("writing the relay's certificate")?;
+    let socket = surroundings.dir.join("relay.sock");
+    let of_provider = relay::before_provider(&socket, provider.door.channel()?, journal.clone(), tasks)?;
+    let to_expander = provider.expander_channel()?;
+    let (address, of_expander) = relay::before_expander(&certified, to_expander, journal.clone(), tasks).await?;
+    surroundings.provider = Door::Unix(socket);
+    surroundings.expander = address;
+    surroundings.expander_roots = roots;
+    Ok((of_provider, of_expander))
 }
 
 impl Drop for Scene {
