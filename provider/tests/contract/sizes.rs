@@ -189,3 +189,13 @@ async fn a_machine_that_vanishes_leaves_the_target() {
     eventually("the interruption shows", async || stage.target("spot").await == 1).await;
     eventually("it is gone", async || stage.machines("spot").await.len() == 1).await;
 }
+
+#[tokio::test]
+async fn a_machine_that_the_cloud_will_not_end_counts_again() {
+    let stage = Stage::start("events: [{at: 0s, group: spot, failCalls: permission}]").await;
+    let machines = stage.machines("spot").await;
+    stage.delete("spot", vec![node(&machines[0])]).await.unwrap();
+    eventually("it is back", async || stage.target("spot").await == 2).await;
+    let nodes = stage.nodes("spot").await;
+    assert!(nodes.iter().all(|node| node.status.as_ref().unwrap().instance_state == RUNNING), "{nodes:?}");
+}
