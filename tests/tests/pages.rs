@@ -1,5 +1,7 @@
 //! The provider's HTTP side over a real socket, while a client asks and buys as cluster-autoscaler does.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
@@ -165,7 +167,7 @@ fn the_metrics_speak_of_the_snapshot_and_of_the_decisions() {
         assert!(!text.contains("price_dollars_per_hour{group=\"cpu\"}"), "a price that nobody said is absent");
         let known: Vec<_> = windlass_provider::metrics::table().into_iter().map(|row| row.name).collect();
         for name in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()) {
-            assert!(known.iter().any(|known| *known == name), "{name} is missing from the table");
+            assert!(known.contains(&name), "{name} is missing from the table");
         }
     });
 }
