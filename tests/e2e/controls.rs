@@ -22,6 +22,7 @@ pub(crate) fn stories() -> Vec<Story> {
         story!(control_label_late_doubles),
         story!(autoscaler_restarts_during_a_scale_up),
         story!(control_autoscaler_restart_doubles),
+        story!(partly_covered_demand_buys_the_difference),
     ]
 }
 
@@ -79,6 +80,21 @@ async fn restarted(stage: Stage, memory: bool) -> Result<Scene> {
     scene.wait(Duration::from_secs(2)).await?;
     scene.start_autoscaler()?;
     Ok(scene)
+}
+
+/// Rig R12: one pod has its machine on the way, the autoscaler forgot it, and a second pod arrives: it asks for two, and
+/// one is launched.
+async fn partly_covered_demand_buys_the_difference(stage: Stage) -> Result<()> {
+    let mut scene = stage.scene(with_memory(true)).await?;
+    scene.create_pods("first", 1, 1).await?;
+    until_bought(&mut scene).await?;
+    scene.kill_autoscaler();
+    scene.create_pods("second", 1, 1).await?;
+    scene.start_autoscaler()?;
+    scene.until_running(2, SOON).await?;
+    let machines = scene.machines();
+    ensure!(machines == 2, "{machines} machines for two pods");
+    scene.nothing_further_is_bought().await
 }
 
 fn with_memory(enabled: bool) -> Setup {

@@ -36,7 +36,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     list: bool,
     /// How many control planes run at a time; each takes about 0.7 GB and half a core.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=16))]
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=16))]
     jobs: u8,
     /// Who drives.
     #[arg(long, value_enum, default_value_t = Drivers::All)]
