@@ -204,7 +204,13 @@ impl Fleet {
             let GroupView { instances, intents, .. } = view;
             let guessed = |id: &InstanceId| instances.iter().any(|it| it.id == *id && it.token.is_none());
             let intent = intents.iter_mut().find(|intent| intent.id == id)?;
-            Some(intent.answered(&launch.token, launched, guessed, now))
+            let refused = intent.answered(&launch.token, launched, guessed, now);
+            for stranger in instances.iter_mut().filter(|it| it.intent.as_ref() == Some(&id)) {
+                if !intent.machines().any(|mine| *mine == stranger.id) {
+                    stranger.intent = None;
+                }
+            }
+            Some(refused)
         });
         if !launched.instances.is_empty() && refused.is_some() {
             let members = Arc::make_mut(&mut self.members);

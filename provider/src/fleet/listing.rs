@@ -147,13 +147,14 @@ fn take_in(
     let mut instances: BTreeMap<InstanceId, InstanceView> = BTreeMap::new();
     for Instance { id, state, zone, token } in listed {
         let before = known.and_then(|known| known.instance(id.as_str())).cloned();
+        let is_new = known.is_some() && before.is_none();
         let mut instance = before.unwrap_or_else(|| newcomer(id, reading.now));
         instance.state = state;
         instance.zone = zone;
         instance.token = token.or(instance.token);
         instance.listed = true;
         if instance.intent.is_none() {
-            instance.intent = tie(view, &instance, known.is_some());
+            instance.intent = tie(view, &instance, is_new);
         }
         instances.insert(instance.id.clone(), instance);
     }
@@ -186,13 +187,13 @@ fn newcomer(id: InstanceId, now: Timestamp) -> InstanceView {
     }
 }
 
-/// Finds the intent a new machine came of: by its token; without one, the oldest that still waits for an answer, unless
-/// the machine may be new to this process alone.
-fn tie(view: &mut GroupView, instance: &InstanceView, may_guess: bool) -> Option<IntentId> {
+/// Finds the intent a machine came of: by its token; without one, a machine that was not there before came of the oldest
+/// intent that still waits for an answer.
+fn tie(view: &mut GroupView, instance: &InstanceView, is_new: bool) -> Option<IntentId> {
     let named = instance.token.as_deref().map(IntentId::of_token);
     let is_mine = |intent: &&mut crate::fleet::intents::Intent| match &named {
         Some(named) => intent.id == *named,
-        None => may_guess && intent.in_flight(),
+        None => is_new && intent.in_flight(),
     };
     let intent = view.intents.iter_mut().find(is_mine)?;
     intent.attach(&instance.id, instance.token.as_deref());

@@ -176,6 +176,15 @@ fn a_listing_that_runs_ahead_of_the_answer_counts_nothing_twice() {
 }
 
 #[test]
+fn a_machine_that_was_there_before_the_launch_did_not_come_of_it() {
+    let mut fleet = fleet(0, 5, &["old"]);
+    fleet.increase("g", 1, intent(1), Timestamp(1));
+    fleet.next_launch("g", &intent(1), 9).unwrap();
+    list(&mut fleet, group("g", 0, 5), vec![running("old", None)], 2);
+    assert_eq!((target(&fleet), placeholders(&fleet).len()), (2, 1));
+}
+
+#[test]
 fn a_machine_tied_by_guess_is_let_go_when_the_answer_names_another() {
     let mut fleet = fleet(0, 5, &[]);
     fleet.increase("g", 1, intent(1), Timestamp(1));
@@ -184,6 +193,7 @@ fn a_machine_tied_by_guess_is_let_go_when_the_answer_names_another() {
     assert_eq!(target(&fleet), 1);
     fleet.launched(&launch, &Launched { instances: vec![running("mine", None)], refused: vec![] }, Timestamp(3));
     assert_eq!(target(&fleet), 2);
+    assert_eq!(fleet.overdue(Timestamp(9)), [("g".into(), vec!["mine".into()])], "a stranger is not ours to end");
 }
 
 #[test]
