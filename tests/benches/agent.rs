@@ -30,8 +30,8 @@ fn main() -> anyhow::Result<()> {
         "{GPUS} GPUs, {PODS} pods, sampling every second, scraped every second for {seconds} s, then {SCRAPES} scrapes in a row"
     );
     println!(
-        "{:<20}{:>9}{:>9}{:>8}{:>10}{:>10}{:>9}{:>10}{:>12}",
-        "", "RSS MB", "peak MB", "CPU %", "p50 ms", "p99 ms", "series", "bytes", "NVML calls/s"
+        "{:<20}{:>9}{:>9}{:>9}{:>8}{:>10}{:>10}{:>9}{:>10}{:>12}",
+        "", "RSS MB", "peak MB", "NVML MB", "CPU %", "p50 ms", "p99 ms", "series", "bytes", "NVML calls/s"
     );
     for program in [world.agent()?, world.nvitop()?] {
         println!("{}", measure(program, &world, seconds)?);
@@ -173,10 +173,11 @@ fn observe(program: &Program, pid: u32, world: &World, seconds: u64) -> anyhow::
     let memory = status(pid)?;
     let megabytes = |key: &str| memory.get(key).copied().unwrap_or_default() / 1024.0;
     Ok(format!(
-        "{:<20}{:>9.1}{:>9.1}{:>8.2}{:>10.3}{:>10.3}{:>9}{:>10}{:>12.0}",
+        "{:<20}{:>9.1}{:>9.1}{:>9.1}{:>8.2}{:>10.3}{:>10.3}{:>9}{:>10}{:>12.0}",
         program.name,
         megabytes("VmRSS"),
         megabytes("VmHWM"),
+        library_megabytes(pid)?,
         cpu,
         percentile(50),
         percentile(99),
@@ -210,6 +211,24 @@ fn status(pid: u32) -> anyhow::Result<BTreeMap<String, f64>> {
         Some((name.to_owned(), value.trim().strip_suffix(" kB")?.parse().ok()?))
     });
     Ok(sizes.collect())
+}
+
+/// What the fake library's own code and data take of the resident memory: a real one takes more or less.
+fn library_megabytes(pid: u32) -> anyhow::Result<f64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps")).context("the program ended early")?;
+    let (mut inside, mut kilobytes) = (false, 0.0);
+    for line in text.lines() {
+        match line.strip_prefix("Rss:") {
+            Some(size) if inside => kilobytes += size.trim().trim_end_matches(" kB").parse::<f64>().unwrap_or(0.0),
+            Some(_) => {}
+            // The first line of a mapping begins with its addresses and ends with its file.
+            None if line.split(' ').next().is_some_and(|word| word.contains('-')) => {
+                inside = line.ends_with("libnvidia-ml.so.1");
+            }
+            None => {}
+        }
+    }
+    Ok(kilobytes / 1024.0)
 }
 
 /// NVML calls so far, as the fake counted them.

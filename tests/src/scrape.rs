@@ -11,10 +11,11 @@ use anyhow::{Context as _, bail};
 const PATIENCE: Duration = Duration::from_secs(10);
 const BODY_MAX: u64 = 64 << 20;
 
-/// A connection to an HTTP/1.1 server.
+/// A connection to an HTTP server, made anew when the server closes it.
 #[derive(Debug)]
 pub struct Scraper {
-    connection: BufReader<TcpStream>,
+    address: SocketAddr,
+    connection: Option<BufReader<TcpStream>>,
 }
 
 /// An answer.
@@ -31,61 +32,70 @@ pub struct Answer {
 impl Scraper {
     /// Connects.
     pub fn connect(address: SocketAddr) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect_timeout(&address, PATIENCE).with_context(|| format!("connect to {address}"))?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_nodelay(true)?;
-        Ok(Self { connection: BufReader::new(stream) })
+        Ok(Self { address, connection: Some(self::connection(address)?) })
     }
 
     /// Asks for a path, with further header lines.
     pub fn get(&mut self, path: &str, headers: &[&str]) -> anyhow::Result<Answer> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self::connection(self.address)?,
+        };
         let lines: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
         let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n");
-        self.connection.get_mut().write_all(request.as_bytes()).context("send the request")?;
-        let status = self.line()?;
-        let status = status
-            .split(' ')
-            .nth(1)
-            .and_then(|code| code.parse().ok())
-            .with_context(|| format!("status line {status:?}"))?;
+        connection.get_mut().write_all(request.as_bytes()).context("send the request")?;
+        let first = line(&mut connection)?;
+        let code = first.split(' ').nth(1).and_then(|code| code.parse().ok());
+        let status = code.with_context(|| format!("status line {first:?}"))?;
         let mut headers = BTreeMap::new();
         loop {
-            let line = self.line()?;
+            let line = line(&mut connection)?;
             let Some((name, value)) = line.split_once(':') else { break };
             headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
         }
-        let length = headers.get("content-length").and_then(|length| length.parse::<u64>().ok());
+        let closes = first.starts_with("HTTP/1.0") || headers.get("connection").is_some_and(|value| value == "close");
         let mut body = Vec::new();
-        match length {
+        match headers.get("content-length").and_then(|length| length.parse::<u64>().ok()) {
             Some(length) if length <= BODY_MAX => {
-                (&mut self.connection).take(length).read_to_end(&mut body).context("read the body")?;
+                (&mut connection).take(length).read_to_end(&mut body).context("read the body")?;
             }
             Some(length) => bail!("a body of {length} bytes"),
-            None => self.chunks(&mut body)?,
+            None if closes => {
+                (&mut connection).take(BODY_MAX).read_to_end(&mut body).context("read the body")?;
+            }
+            None => chunks(&mut connection, &mut body)?,
         }
+        self.connection = Some(connection).filter(|_| !closes);
         Ok(Answer { status, headers, body })
     }
+}
 
-    fn chunks(&mut self, body: &mut Vec<u8>) -> anyhow::Result<()> {
-        loop {
-            let line = self.line()?;
-            let length = u64::from_str_radix(&line, 16).with_context(|| format!("chunk length {line:?}"))?;
-            (&mut self.connection).take(length.min(BODY_MAX)).read_to_end(body)?;
-            self.line()?;
-            if length == 0 {
-                return Ok(());
-            }
+fn connection(address: SocketAddr) -> anyhow::Result<BufReader<TcpStream>> {
+    let stream = TcpStream::connect_timeout(&address, PATIENCE).with_context(|| format!("connect to {address}"))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_nodelay(true)?;
+    Ok(BufReader::new(stream))
+}
+
+fn chunks(connection: &mut BufReader<TcpStream>, body: &mut Vec<u8>) -> anyhow::Result<()> {
+    loop {
+        let size = line(connection)?;
+        let length = u64::from_str_radix(&size, 16).with_context(|| format!("chunk length {size:?}"))?;
+        connection.take(length.min(BODY_MAX)).read_to_end(body)?;
+        line(connection)?;
+        if length == 0 {
+            return Ok(());
         }
     }
+}
 
-    fn line(&mut self) -> anyhow::Result<String> {
-        let mut line = String::new();
-        self.connection.read_line(&mut line).context("read a line of the answer")?;
-        if line.is_empty() {
-            bail!("the server closed the connection");
-        }
-        Ok(line.trim_end().to_owned())
+fn line(connection: &mut BufReader<TcpStream>) -> anyhow::Result<String> {
+    let mut line = String::new();
+    connection.read_line(&mut line).context("read a line of the answer")?;
+    if line.is_empty() {
+        bail!("the server closed the connection");
     }
+    Ok(line.trim_end().to_owned())
 }
 
 impl Answer {
