@@ -75,7 +75,7 @@ async fn control_autoscaler_restart_doubles(stage: Stage) -> Result<()> {
 async fn restarted(stage: Stage, memory: bool) -> Result<Scene> {
     let mut scene = stage.scene(with_memory(memory)).await?;
     scene.create_pods("gpu", 2, 1).await?;
-    until_bought(&mut scene).await?;
+    until_bought(&mut scene, 2).await?;
     scene.kill_autoscaler();
     scene.wait(Duration::from_secs(2)).await?;
     scene.start_autoscaler()?;
@@ -87,7 +87,7 @@ async fn restarted(stage: Stage, memory: bool) -> Result<Scene> {
 async fn partly_covered_demand_buys_the_difference(stage: Stage) -> Result<()> {
     let mut scene = stage.scene(with_memory(true)).await?;
     scene.create_pods("first", 1, 1).await?;
-    until_bought(&mut scene).await?;
+    until_bought(&mut scene, 1).await?;
     scene.kill_autoscaler();
     scene.create_pods("second", 1, 1).await?;
     scene.start_autoscaler()?;

@@ -18,7 +18,7 @@ pub(crate) fn stories() -> Vec<Story> {
 async fn provider_restarts_during_a_scale_up(stage: Stage) -> Result<()> {
     let mut scene = stage.scene(Setup::default()).await?;
     scene.create_pods("gpu", 2, 1).await?;
-    until_bought(&mut scene).await?;
+    until_bought(&mut scene, 2).await?;
     scene.kill_provider();
     scene.wait(Duration::from_secs(4)).await?;
     scene.start_provider().await?;
@@ -34,7 +34,7 @@ async fn provider_restarts_during_a_scale_up(stage: Stage) -> Result<()> {
     Ok(())
 }
 
-/// Until the first purchase was granted.
-pub(crate) async fn until_bought(scene: &mut Scene) -> Result<()> {
-    scene.until("the first purchase", SOON, async |scene| Ok(scene.bought(None) > 0)).await
+/// Until this many machines were asked for and granted; pods that come one by one may be bought for one by one.
+pub(crate) async fn until_bought(scene: &mut Scene, machines: i32) -> Result<()> {
+    scene.until(&format!("{machines} bought"), SOON, async |scene| Ok(scene.bought(None) >= machines)).await
 }

@@ -166,7 +166,10 @@ fn try_run(arguments: &Arguments, stories: Vec<Story>) -> Result<bool> {
     let begun = Instant::now();
     let binaries = Binaries::ready(|line| println!("{line}"))?;
     let provider = arguments.provider.clone().map_or_else(provider::build, Ok)?;
-    let who = who_drives(arguments.driver, real.as_ref());
+    let mut who = who_drives(arguments.driver, real.as_ref());
+    for story in stories.iter().filter(|story| story.by == By::Real && real.is_none()) {
+        who.push_str(&format!("\nnot told without a real one: {}", story.name));
+    }
     println!("\n{who}\nrunning {} tests", queue.len());
     let root = tempfile::Builder::new().prefix("windlass-e2e-").tempdir().context("a folder for logs")?;
     // A build that goes on beside must not change what is under test.
