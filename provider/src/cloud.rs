@@ -1,6 +1,8 @@
 //! The one door to a cloud: three verbs in our words. Adapters stay plain; deadlines, retries and metrics are
 //! decorators around them.
 
+#[cfg(feature = "aws")]
+pub mod aws;
 pub mod metered;
 pub mod patient;
 pub mod sim;

@@ -2,6 +2,7 @@
 //! of the program stands here.
 
 mod check;
+mod cloud;
 mod place;
 
 use std::{collections::BTreeMap, fmt, net::SocketAddr, path::Path, path::PathBuf, time::Duration};
@@ -17,6 +18,7 @@ use crate::{
 };
 
 pub use check::Problem;
+pub use cloud::{Cloud, CloudKind};
 
 /// Every limit of the program that is not a key of the configuration.
 pub mod limits {
@@ -103,28 +105,6 @@ pub struct Config {
     /// What single groups say differently, by id.
     #[serde(default)]
     pub groups: BTreeMap<String, GroupSettings>,
-}
-
-/// Which cloud.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct Cloud {
-    /// Its kind.
-    pub kind: CloudKind,
-    /// `sim`: the scenario.
-    #[serde(default)]
-    pub scenario: Option<PathBuf>,
-    /// `sim`: where its machines outlive the process.
-    #[serde(default)]
-    pub state: Option<PathBuf>,
-}
-
-/// The clouds there are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum CloudKind {
-    /// The embedded one.
-    Sim,
 }
 
 /// Where a listener listens.

@@ -101,10 +101,27 @@ impl Problems<'_> {
                 }
                 Err(_) => self.readable("cloud.scenario", file),
             },
+            (CloudKind::Aws, _) => self.aws(),
         }
         if config.gpu_label.as_ref().is_some_and(String::is_empty) {
             self.say("gpuLabel", "is empty", "name the node label that holds the GPU model, or leave the key out");
         }
+    }
+
+    #[cfg(feature = "aws")]
+    fn aws(&mut self) {
+        let specs = self.config.cloud.specs();
+        if specs.is_empty() {
+            self.say("cloud", "does not say which groups are ours", "name the cluster: `clusterName: my-cluster`");
+        }
+        for problem in specs.iter().filter_map(|spec| spec.parse::<crate::cloud::aws::Discovery>().err()) {
+            self.say("cloud.discovery", problem.to_string(), "list specs in cluster-autoscaler's own syntax");
+        }
+    }
+
+    #[cfg(not(feature = "aws"))]
+    fn aws(&mut self) {
+        self.say("cloud.kind", "this build does not know aws", "take a build with the cargo feature `aws`");
     }
 
     fn listeners(&mut self) {

@@ -1,0 +1,121 @@
+//! AWS's error codes, in our five classes.
+
+use aws_sdk_autoscaling::error::{ProvideErrorMetadata, SdkError};
+
+use crate::{
+    cloud::CloudError,
+    fleet::group::{Refusal, RefusalClass},
+};
+
+/// Codes by class, first match wins. Sources: EC2's error code list, and the faults of the Auto Scaling API.
+const CLASSES: &[(RefusalClass, &[&str])] = &[
+    (
+        RefusalClass::NoCapacity,
+        &[
+            "InsufficientInstanceCapacity",
+            "InsufficientHostCapacity",
+            "InsufficientReservedInstanceCapacity",
+            "InsufficientCapacity",
+            "InsufficientCapacityOnHost",
+            "UnfulfillableCapacity",
+            "SpotMaxPriceTooLow",
+            "Unsupported",
+        ],
+    ),
+    (
+        RefusalClass::Quota,
+        &[
+            "VcpuLimitExceeded",
+            "InstanceLimitExceeded",
+            "MaxSpotInstanceCountExceeded",
+            "VolumeLimitExceeded",
+            "LimitExceeded",
+            "InsufficientFreeAddressesInSubnet",
+        ],
+    ),
+    (
+        RefusalClass::Permission,
+        &["UnauthorizedOperation", "AccessDenied", "AccessDeniedException", "AuthFailure", "OptInRequired"],
+    ),
+    (
+        RefusalClass::Throttled,
+        &[
+            "Throttling",
+            "ThrottlingException",
+            "RequestLimitExceeded",
+            "ResourceContention",
+            "ScalingActivityInProgress",
+            "IdempotentCallInProgress",
+        ],
+    ),
+];
+
+/// The class of a code; what is not in the list is a matter of configuration, which a person has to look at.
+pub(super) fn class(code: &str) -> RefusalClass {
+    let bare = code.strip_suffix("Fault").or_else(|| code.strip_suffix("Error")).unwrap_or(code);
+    let found = CLASSES.iter().find(|(_, codes)| codes.contains(&bare));
+    found.map_or(RefusalClass::Configuration, |(class, _)| *class)
+}
+
+/// A code and a sentence of AWS, as a refusal.
+pub(super) fn refusal(code: Option<&str>, message: Option<&str>) -> Refusal {
+    let code = code.unwrap_or("UnknownError").to_owned();
+    Refusal { class: class(&code), message: message.unwrap_or(&code).to_owned(), code }
+}
+
+/// A call that failed: AWS's own answer when there is one, else it is unknown whether it took effect.
+pub(super) fn failed<E: ProvideErrorMetadata, R>(call: &str, error: &SdkError<E, R>) -> CloudError {
+    match error {
+        SdkError::ServiceError(answer) if answer.err().code().is_some_and(|code| !is_outage(code)) => {
+            CloudError::Refused(refusal(answer.err().code(), answer.err().message()))
+        }
+        SdkError::ServiceError(answer) => CloudError::Unknown(format!("{call}: {:?}", answer.err().meta())),
+        SdkError::ConstructionFailure(_) => CloudError::Refused(Refusal {
+            class: RefusalClass::Configuration,
+            code: "RequestNotBuilt".to_owned(),
+            message: format!("{call} could not be built"),
+        }),
+        SdkError::TimeoutError(_) => CloudError::Unknown(format!("{call}: no answer in time")),
+        SdkError::DispatchFailure(failure) => {
+            let cause = failure.as_connector_error().map_or_else(|| "not sent".to_owned(), |it| sentence(it));
+            CloudError::Unknown(format!("{call}: {cause}"))
+        }
+        _ => CloudError::Unknown(format!("{call}: the answer could not be read")),
+    }
+}
+
+fn is_outage(code: &str) -> bool {
+    matches!(code, "InternalFailure" | "InternalError" | "ServiceUnavailable" | "RequestTimeout")
+}
+
+/// The whole chain of causes in one line: a missing credential stands at its end.
+fn sentence(failure: &dyn std::error::Error) -> String {
+    let mut text = failure.to_string();
+    let mut cause = failure.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_fall_into_their_class() {
+        for (code, expected) in [
+            ("InsufficientInstanceCapacity", RefusalClass::NoCapacity),
+            ("VcpuLimitExceeded", RefusalClass::Quota),
+            ("UnauthorizedOperation", RefusalClass::Permission),
+            ("AccessDenied", RefusalClass::Permission),
+            ("ResourceContentionFault", RefusalClass::Throttled),
+            ("Throttling", RefusalClass::Throttled),
+            ("InvalidLaunchTemplateName.NotFoundException", RefusalClass::Configuration),
+            ("IdempotentParameterMismatchError", RefusalClass::Configuration),
+        ] {
+            assert_eq!(class(code), expected, "{code}");
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! One launch over the zones of a group: what to ask next, and what it all came to. Values only.
+
+use std::collections::VecDeque;
+
+use aws_sdk_autoscaling::operation::launch_instances::LaunchInstancesOutput;
+
+use crate::{
+    cloud::{Launch, Launched},
+    fleet::group::{Instance, InstanceState, Refusal, RefusalClass},
+};
+
+/// Most machines of one call; the API's own limit.
+const CALL: u32 = 100;
+
+/// One call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Ask {
+    pub(super) zone: String,
+    pub(super) count: u32,
+    /// Tied to launch, zone and place in it: repeating the launch repeats exactly these calls.
+    pub(super) token: String,
+}
+
+/// What came of one call.
+#[derive(Debug)]
+pub(super) struct Answer {
+    zone: String,
+    asked: u32,
+    instances: Vec<Instance>,
+    refusal: Option<Refusal>,
+}
+
+/// How far a launch has come.
+#[derive(Debug)]
+pub(super) struct Progress {
+    token: String,
+    missing: u32,
+    calls: u32,
+    zones: VecDeque<String>,
+    instances: Vec<Instance>,
+    refusals: Vec<(String, Refusal)>,
+}
+
+impl Progress {
+    /// Begins with a zone that follows from the token, so that launches spread over the zones.
+    pub(super) fn new(launch: &Launch, mut zones: Vec<String>) -> Self {
+        let start =
+            launch.token.bytes().fold(0_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte)));
+        let shift = start % zones.len().max(1);
+        zones.rotate_left(shift);
+        Self {
+            token: launch.token.clone(),
+            missing: launch.count,
+            calls: 0,
+            zones: zones.into(),
+            instances: Vec::new(),
+            refusals: Vec::new(),
+        }
+    }
+
+    /// The next call; None when all has come or every zone has refused.
+    pub(super) fn next(&mut self) -> Option<Ask> {
+        let zone = self.zones.front().filter(|_| self.missing > 0)?.clone();
+        self.calls += 1;
+        let token = format!("{}-{zone}-{}", self.token, self.calls);
+        Some(Ask { count: self.missing.min(CALL), zone, token })
+    }
+
+    /// A call that brought less than it was asked for ends its zone.
+    pub(super) fn take(&mut self, answer: Answer) {
+        let came = u32::try_from(answer.instances.len()).unwrap_or(u32::MAX);
+        self.missing = self.missing.saturating_sub(came);
+        self.instances.extend(answer.instances);
+        if came < answer.asked {
+            self.zones.pop_front();
+            let refusal = answer.refusal.unwrap_or_else(|| without_reason(&answer.zone));
+            self.refusals.push((answer.zone, refusal));
+        }
+    }
+
+    /// What it all came to. Zones that refused while others gave are no refusal.
+    pub(super) fn launched(self) -> Launched {
+        let refused = if self.missing == 0 { Vec::new() } else { vec![(self.missing, sum(self.refusals))] };
+        Launched { instances: self.instances, refused }
+    }
+}
+
+/// Reads the answer to one call.
+pub(super) fn answered(ask: &Ask, output: LaunchInstancesOutput) -> Answer {
+    let instances = output.instances.unwrap_or_default().into_iter().flat_map(|collection| {
+        let zone = collection.availability_zone.unwrap_or_else(|| ask.zone.clone());
+        let ids = collection.instance_ids.unwrap_or_default().into_iter();
+        ids.map(move |id| Instance {
+            id: format!("aws:///{zone}/{id}").into(),
+            state: InstanceState::Creating,
+            zone: zone.clone(),
+            token: None,
+        })
+    });
+    let error = output.errors.unwrap_or_default().into_iter().next();
+    let refusal =
+        error.map(|error| super::errors::refusal(error.error_code.as_deref(), error.error_message.as_deref()));
+    Answer { zone: ask.zone.clone(), asked: ask.count, instances: instances.collect(), refusal }
+}
+
+/// A call that was refused as a whole.
+pub(super) fn refused(ask: &Ask, refusal: Refusal) -> Answer {
+    Answer { zone: ask.zone.clone(), asked: ask.count, instances: Vec::new(), refusal: Some(refusal) }
+}
+
+/// The zones' refusals as one: the first that is not merely about capacity names the class, since no other zone will
+/// mend it; the message has them all.
+fn sum(refusals: Vec<(String, Refusal)>) -> Refusal {
+    let message = refusals.iter().map(|(zone, it)| format!("{zone}: {} ({})", it.message, it.code));
+    let message = message.collect::<Vec<_>>().join("; ");
+    let worst = refusals.iter().find(|(_, it)| it.class != RefusalClass::NoCapacity).or(refusals.first());
+    match worst {
+        Some((_, refusal)) => Refusal { message, ..refusal.clone() },
+        None => Refusal {
+            class: RefusalClass::Configuration,
+            code: "NoZones".to_owned(),
+            message: "the Auto Scaling group has no Availability Zone, or is gone".to_owned(),
+        },
+    }
+}
+
+fn without_reason(zone: &str) -> Refusal {
+    Refusal {
+        class: RefusalClass::NoCapacity,
+        code: "NoReason".to_owned(),
+        message: format!("fewer machines came than were asked for in {zone}, and AWS gave no reason"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn progress(count: u32, zones: &[&str]) -> Progress {
+        let launch = Launch { group: "g".into(), count, token: "w-1-a".to_owned() };
+        Progress::new(&launch, zones.iter().map(ToString::to_string).collect())
+    }
+
+    fn came(ask: &Ask, count: u32, code: &str) -> Answer {
+        let machine = |n| Instance {
+            id: format!("aws:///{}/i-{n}", ask.zone).into(),
+            state: InstanceState::Creating,
+            zone: ask.zone.clone(),
+            token: None,
+        };
+        let refusal = (!code.is_empty()).then(|| super::super::errors::refusal(Some(code), None));
+        Answer { zone: ask.zone.clone(), asked: ask.count, instances: (0..count).map(machine).collect(), refusal }
+    }
+
+    #[test]
+    fn a_zone_that_refuses_sends_the_rest_to_the_next() {
+        let mut progress = progress(3, &["a", "b"]);
+        let first = progress.next().unwrap();
+        progress.take(came(&first, 1, "InsufficientInstanceCapacity"));
+        let second = progress.next().unwrap();
+        assert_ne!(first.zone, second.zone);
+        assert_eq!(second.count, 2);
+        progress.take(came(&second, 2, ""));
+        assert_eq!(progress.next(), None);
+        let launched = progress.launched();
+        assert_eq!((launched.instances.len(), launched.refused.len()), (3, 0));
+    }
+
+    #[test]
+    fn when_every_zone_refuses_the_sum_is_told() {
+        let mut progress = progress(2, &["a", "b"]);
+        for code in ["InsufficientInstanceCapacity", "VcpuLimitExceeded"] {
+            let ask = progress.next().unwrap();
+            progress.take(came(&ask, 0, code));
+        }
+        assert_eq!(progress.next(), None);
+        let refused = progress.launched().refused;
+        assert_eq!(
+            (refused[0].0, refused[0].1.class, refused[0].1.code.as_str()),
+            (2, RefusalClass::Quota, "VcpuLimitExceeded")
+        );
+        assert!(refused[0].1.message.contains("a: ") && refused[0].1.message.contains("b: "));
+    }
+
+    #[test]
+    fn a_repeated_launch_makes_the_same_calls() {
+        let walk = || {
+            let mut progress = progress(250, &["a", "b", "c"]);
+            let mut asks = Vec::new();
+            while let Some(ask) = progress.next() {
+                progress.take(came(&ask, ask.count.min(60), "InsufficientInstanceCapacity"));
+                asks.push(ask);
+            }
+            asks
+        };
+        assert_eq!(walk(), walk());
+        assert!(walk().iter().all(|ask| ask.count <= CALL && ask.token.len() <= 64));
+    }
+}

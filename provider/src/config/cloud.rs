@@ -1,0 +1,51 @@
+//! The part of the configuration that says which cloud, and which of its groups.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+/// Which cloud.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Cloud {
+    /// Its kind.
+    pub kind: CloudKind,
+    /// `sim`: the scenario.
+    #[serde(default)]
+    pub scenario: Option<PathBuf>,
+    /// `sim`: where its machines outlive the process.
+    #[serde(default)]
+    pub state: Option<PathBuf>,
+    /// `aws`: the region; else what the SDK finds (`AWS_REGION`, the profile, the instance metadata).
+    #[serde(default)]
+    pub region: Option<String>,
+    /// `aws`: another address for the Auto Scaling API.
+    #[serde(default)]
+    pub endpoint: Option<String>,
+    /// `aws`: the cluster whose tag, with `k8s.io/cluster-autoscaler/enabled`, makes a group ours.
+    #[serde(default)]
+    pub cluster_name: Option<String>,
+    /// `aws`: further specs in cluster-autoscaler's syntax, `asg:tag=key[=value],…`; each is an alternative.
+    #[serde(default)]
+    pub discovery: Vec<String>,
+}
+
+impl Cloud {
+    /// Every discovery spec, the cluster's own first.
+    #[must_use]
+    pub fn specs(&self) -> Vec<String> {
+        let prefix = "k8s.io/cluster-autoscaler";
+        let own = self.cluster_name.iter().map(|name| format!("asg:tag={prefix}/enabled,{prefix}/{name}"));
+        own.chain(self.discovery.iter().cloned()).collect()
+    }
+}
+
+/// The clouds there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CloudKind {
+    /// Auto Scaling groups; in builds with the `aws` feature.
+    Aws,
+    /// The embedded one.
+    Sim,
+}
