@@ -38,7 +38,9 @@ impl Policies {
         source.settings = settings.clone();
         gpu_label.clone_into(&mut source.gpu_label);
         source.text = file(settings).and_then(|file| read(file).ok());
-        self.current.store(Arc::new(source.policy(&self.current.load())));
+        let policy = source.policy(&self.current.load());
+        policy.warnings.iter().for_each(|warning| tracing::warn!("the priority list: {warning}"));
+        self.current.store(Arc::new(policy));
     }
 
     /// Reads the priority file again; true when it had changed. To be called every [`limits::FILE_POLL`].
