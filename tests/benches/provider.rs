@@ -197,13 +197,19 @@ async fn reads(client: &CloudProviderClient<Channel>) -> Result<()> {
     })
     .await?;
     time("PricingNodePrice", 3_000, |call| {
-        let request = wire::PricingNodePriceRequest { node: node(call), ..Default::default() };
+        let (start_timestamp, end_timestamp) = (at(0), at(3600));
+        let request =
+            wire::PricingNodePriceRequest { node: node(call), start_timestamp, end_timestamp, ..Default::default() };
         async move { own().pricing_node_price(request).await }
     })
     .await?;
     time("GPULabel", 3_000, |_| async move { own().gpu_label(wire::GpuLabelRequest {}).await }).await?;
     let types = |_| async move { own().get_available_gpu_types(wire::GetAvailableGpuTypesRequest {}).await };
     time("GetAvailableGPUTypes", 3_000, types).await
+}
+
+fn at(seconds: i64) -> Option<prost_types::Timestamp> {
+    Some(prost_types::Timestamp { seconds, nanos: 0 })
 }
 
 /// Every node, as cluster-autoscaler would show it.
