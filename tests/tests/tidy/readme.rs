@@ -35,6 +35,7 @@ fn every_key_of_the_configuration_is_there() {
     let readme = file("README.md").text;
     let written = [
         "provider/src/config.rs",
+        "provider/src/config/cloud.rs",
         "provider/src/expander/bought.rs",
         "provider/src/fleet/offering.rs",
         "provider/src/cloud/sim/scenario/written.rs",
