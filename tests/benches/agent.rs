@@ -30,7 +30,7 @@ fn main() -> anyhow::Result<()> {
         "{GPUS} GPUs, {PODS} pods, sampling every second, scraped every second for {seconds} s, then {SCRAPES} scrapes in a row"
     );
     println!(
-        "{:<20}{:>9}{:>9}{:>9}{:>8}{:>10}{:>10}{:>9}{:>10}{:>12}",
+        "{:<20}{:>9}{:>9}{:>9}{:>8}{:>10}{:>10}{:>9}{:>10}{:>14}",
         "", "RSS MB", "peak MB", "NVML MB", "CPU %", "p50 ms", "p99 ms", "series", "bytes", "NVML calls/s"
     );
     for program in [world.agent()?, world.nvitop()?] {
