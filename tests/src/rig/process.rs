@@ -7,7 +7,10 @@ use std::{
     io::{Read as _, Seek as _, SeekFrom},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::OnceLock,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU16, Ordering},
+    },
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -119,11 +122,25 @@ pub fn on_path(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file())
 }
 
-/// A loopback port that was free a moment ago.
+/// Where ports are looked for: below those that the kernel gives to outgoing connections, one of which could take a
+/// port between the look and its use.
+const PORTS: std::ops::Range<u16> = 16_000..32_000;
+
+/// A loopback port on which nobody listens, and which is given out once in the life of this process.
 ///
 /// # Errors
-/// When the kernel gives none.
+/// When every port is taken.
 pub fn free_port() -> Result<u16> {
-    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).context("looking for a free port")?;
-    Ok(listener.local_addr().context("reading the port")?.port())
+    static GIVEN: AtomicU16 = AtomicU16::new(0);
+    // Runs side by side begin at different ports.
+    let begin = std::process::id() % u32::from(PORTS.end - PORTS.start);
+    for _ in PORTS {
+        let given = u32::from(GIVEN.fetch_add(1, Ordering::Relaxed));
+        let offset = (begin + given) % u32::from(PORTS.end - PORTS.start);
+        let port = PORTS.start + u16::try_from(offset).context("a port within the range")?;
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("every loopback port from {} to {} is taken", PORTS.start, PORTS.end)
 }
