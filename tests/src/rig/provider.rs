@@ -34,7 +34,7 @@ pub fn build() -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     // The same packages and features as the test itself: nothing that both need is compiled twice.
     let out = Command::new(cargo)
-        .args(["build", "--quiet", "--message-format=json-render-diagnostics"])
+        .args(["build", "--quiet", "--no-default-features", "--message-format=json-render-diagnostics"])
         .args(["-p", "windlass-tests", "--features", "windlass-tests/rig", "-p", "windlass-provider", "--bin"])
         .arg("windlass-provider")
         .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
