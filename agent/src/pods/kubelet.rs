@@ -22,6 +22,8 @@ const ASSIGNMENTS_MAX: usize = 8192;
 #[derive(Debug, Clone)]
 pub struct Kubelet {
     client: PodResourcesListerClient<Channel>,
+    /// Whether the last answer named more devices than are kept: said in the log when it begins, not at every answer.
+    cut: bool,
 }
 
 impl Kubelet {
@@ -34,20 +36,35 @@ impl Kubelet {
             .initial_connection_window_size(65_535)
             .initial_stream_window_size(65_535)
             .connect_lazy();
-        Ok(Self { client: PodResourcesListerClient::new(channel).max_decoding_message_size(MESSAGE_MAX) })
+        Ok(Self { client: PodResourcesListerClient::new(channel).max_decoding_message_size(MESSAGE_MAX), cut: false })
     }
 
     /// Asks who holds what. The error says what the kubelet or the socket answered.
     pub async fn holders(&mut self) -> Result<Holders, String> {
         let answer = tokio::time::timeout(DEADLINE, self.client.list(ListPodResourcesRequest {}));
         match answer.await {
-            Ok(Ok(list)) => Ok(Holders::new(assignments(list.into_inner()))),
+            Ok(Ok(list)) => Ok(Holders::new(self.within_limit(assignments(list.into_inner())))),
             Ok(Err(status)) if status.code() == tonic::Code::Unavailable => {
                 Err(format!("{}; is the socket mounted, and does the agent run as root?", reason(&status)))
             }
             Ok(Err(status)) => Err(format!("{} ({:?}); the kubelet's log says more", reason(&status), status.code())),
             Err(_elapsed) => Err(format!("no answer within {DEADLINE:?}; the kubelet may be overloaded")),
         }
+    }
+
+    fn within_limit(&mut self, mut found: Vec<Assignment>) -> Vec<Assignment> {
+        let cut = found.len() > ASSIGNMENTS_MAX;
+        if cut && !self.cut {
+            let named = found.len();
+            tracing::warn!(
+                named,
+                kept = ASSIGNMENTS_MAX,
+                "the kubelet names more devices than are kept: some pods will miss"
+            );
+        }
+        self.cut = cut;
+        found.truncate(ASSIGNMENTS_MAX);
+        found
     }
 }
 
@@ -80,7 +97,6 @@ fn assignments(list: ListPodResourcesResponse) -> Vec<Assignment> {
             }
         }
     }
-    found.truncate(ASSIGNMENTS_MAX);
     found
 }
 
