@@ -6,6 +6,7 @@ pub mod kubelet;
 pub mod nvml;
 pub mod proc;
 pub mod python;
+pub mod raw;
 pub mod recording;
 #[cfg(feature = "rig")]
 pub mod rig;

@@ -105,7 +105,7 @@ impl Offerings {
 
     /// A machine of this group became a Node: its machines do register. Says nothing of whether there are more to be
     /// had: it was launched a while ago.
-    pub fn note_success(&mut self, of: &Group, _now: Timestamp) {
+    pub fn note_success(&mut self, of: &Group) {
         self.refused.remove(&machines(of));
     }
 

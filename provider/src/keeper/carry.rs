@@ -221,7 +221,7 @@ impl Keeper {
         self.bought.registered(intent.as_str(), now);
         self.metrics.machines("registered", 1);
         if let Some(view) = self.fleet.group(group.as_str()) {
-            self.offerings.note_success(&view.group, now);
+            self.offerings.note_success(&view.group);
         }
         (self.changed.bought, self.changed.offerings) = (true, true);
     }

@@ -23,13 +23,13 @@ use tonic::{
     Code, Request, Response, Status,
     body::Body,
     client::Grpc,
-    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
     codegen::{Bytes, Service, http},
     server::NamedService,
     transport::{Channel, Identity, Server, ServerTlsConfig},
 };
 
 use super::{certificates::Certified, journal::Journal};
+use crate::raw::Raw;
 
 /// Largest message that is passed on.
 const MESSAGE_LIMIT: usize = 128 << 20;
@@ -195,44 +195,5 @@ impl<N: Clone> Passing<N> {
         grpc.ready().await.map_err(|error| unavailable(&error))?;
         let path = http::uri::PathAndQuery::try_from(path).map_err(|error| unavailable(&error))?;
         grpc.unary(Request::new(request), path, Raw).await.map(Response::into_inner)
-    }
-}
-
-/// Messages as the bytes they are.
-#[derive(Clone, Copy, Debug, Default)]
-struct Raw;
-
-impl Codec for Raw {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, item: Bytes, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        bytes::BufMut::put(out, item);
-        Ok(())
-    }
-}
-
-impl Decoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        let length = bytes::Buf::remaining(from);
-        Ok(Some(bytes::Buf::copy_to_bytes(from, length)))
     }
 }

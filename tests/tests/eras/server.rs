@@ -2,15 +2,14 @@
 
 use std::{path::Path, time::Duration};
 
-use bytes::{Buf as _, BufMut as _};
 use tempfile::TempDir;
 use tonic::{
-    Code, Request, Status,
+    Code, Request,
     client::Grpc,
-    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
 };
 use windlass_provider::{Running, config::Config};
+use windlass_tests::raw::Raw;
 
 const SCENARIO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios/three-groups.yaml");
 
@@ -20,46 +19,6 @@ pub(crate) struct Server {
     _folder: TempDir,
     provider: Channel,
     expander: Channel,
-}
-
-/// Bytes in, bytes out.
-#[derive(Debug, Default)]
-struct Raw;
-
-impl Codec for Raw {
-    type Encode = Vec<u8>;
-    type Decode = Vec<u8>;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for Raw {
-    type Item = Vec<u8>;
-    type Error = Status;
-
-    fn encode(&mut self, item: Vec<u8>, into: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        into.put_slice(&item);
-        Ok(())
-    }
-}
-
-impl Decoder for Raw {
-    type Item = Vec<u8>;
-    type Error = Status;
-
-    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Vec<u8>>, Status> {
-        let mut bytes = vec![0; from.remaining()];
-        from.copy_to_slice(&mut bytes);
-        Ok(Some(bytes))
-    }
 }
 
 impl Server {
@@ -99,7 +58,7 @@ impl Server {
         };
         let mut client = Grpc::new(channel.clone());
         client.ready().await.unwrap();
-        let answer = client.unary(Request::new(request), path.parse().unwrap(), Raw).await;
-        answer.map(tonic::Response::into_inner).map_err(|status| status.code())
+        let answer = client.unary(Request::new(request.into()), path.parse().unwrap(), Raw).await;
+        answer.map(|answer| answer.into_inner().into()).map_err(|status| status.code())
     }
 }

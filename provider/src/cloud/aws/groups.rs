@@ -5,10 +5,10 @@ use std::{fmt, str::FromStr};
 use aws_sdk_autoscaling::types::{AutoScalingGroup, Filter, Instance as AsgInstance, InstancesDistribution};
 use serde::Deserialize;
 
-use super::{GPU_LABEL, GPU_RESOURCE, tags, types};
+use super::{GPU_LABEL, tags, types};
 use crate::{
     cloud::Listed,
-    fleet::group::{Group, Instance, InstanceState, Market, Taint},
+    fleet::group::{Group, Instance, InstanceState, Market},
 };
 
 /// One auto-discovery spec in cluster-autoscaler's own syntax, `asg:tag=key[=value][,key[=value]…]`: a group matches
@@ -92,7 +92,7 @@ pub(super) fn listed(asg: AutoScalingGroup, region: &str) -> Option<Listed> {
         warnings: described.warnings,
     };
     group.warnings.extend(warnings(&asg, &group));
-    gpu_defaults(&mut group);
+    labelled_model(&mut group);
     let instances = asg.instances.unwrap_or_default().into_iter().filter_map(instance).collect();
     Some(Listed { group, instances })
 }
@@ -162,13 +162,11 @@ fn warnings(asg: &AutoScalingGroup, group: &Group) -> Vec<String> {
     rows.into_iter().filter(|(is, _)| *is).map(|(_, text)| text.to_owned()).collect()
 }
 
-/// The taint that EKS's own GPU setups use is assumed nowhere; the label's value is what the tags say, if they do.
-fn gpu_defaults(group: &mut Group) {
+/// The GPU model is the value of the label, where a tag tells it.
+fn labelled_model(group: &mut Group) {
     if let (Some(gpus), Some(model)) = (&mut group.shape.gpus, group.labels.get(GPU_LABEL)) {
         gpus.model.clone_from(model);
     }
-    group.taints.sort_by(|a: &Taint, b: &Taint| (&a.key, &a.effect).cmp(&(&b.key, &b.effect)));
-    debug_assert!(group.shape.gpus.as_ref().is_none_or(|gpus| gpus.resource == GPU_RESOURCE));
 }
 
 /// A machine of the group; None for one that rests in a warm pool and is no capacity yet.

@@ -44,10 +44,10 @@ fn machines_that_never_register_are_the_groups_own_fault_and_a_launch_proves_not
     assert!(offerings.shunned(&a, Timestamp(1)).is_some_and(|it| it.why.contains("never register")));
     assert_eq!(offerings.shunned(&b, Timestamp(1)), None);
     assert_eq!(offerings.probation(&a), Some(Probation::Registers));
-    offerings.note_success(&a, Timestamp(2));
+    offerings.note_success(&a);
     assert_eq!((offerings.shunned(&a, Timestamp(2)), offerings.probation(&a)), (None, None));
     offerings.note_refusal(&a, None, &refusal(), Timestamp(3));
-    offerings.note_success(&a, Timestamp(4));
+    offerings.note_success(&a);
     assert!(offerings.shunned(&a, Timestamp(4)).is_some(), "an older machine says nothing of what is free now");
 }
 

@@ -43,8 +43,6 @@ pub struct Flags {
     pub scale_down_delay_after_add: Duration,
     /// `--scale-down-delay-after-delete`; None means the scan interval.
     pub scale_down_delay_after_delete: Option<Duration>,
-    /// `--scale-down-delay-after-failure`.
-    pub scale_down_delay_after_failure: Duration,
     /// `--scale-down-unneeded-time`.
     pub unneeded_time: Duration,
     /// `--scale-down-unready-time`.
@@ -97,7 +95,6 @@ impl Flags {
             scale_down_enabled: true,
             scale_down_delay_after_add: minutes(10),
             scale_down_delay_after_delete: None,
-            scale_down_delay_after_failure: minutes(3),
             unneeded_time: minutes(10),
             unready_time: minutes(20),
             utilization_threshold: 0.5,
