@@ -1,8 +1,8 @@
 //! The loop itself: what cluster-autoscaler asks, in which order, and what it does to the cluster.
 //! [`Autoscaler::run_once`] is one loop; the caller waits between loops as [`Autoscaler::next_loop`] says.
 //!
-//! Not modelled: balancing of similar groups, cluster-wide limits, PodDisruptionBudgets, priorities, the pause after a failed deletion, DaemonSet
-//! pods on nodes to come, and node groups that scale to their maximum or zero only when scaling down.
+//! Not modelled: balancing of similar groups, cluster-wide limits, PodDisruptionBudgets, priorities, the pause
+//! after a failed deletion, DaemonSet pods on nodes to come, and node groups that scale to their maximum or zero only when scaling down.
 
 use std::{collections::BTreeMap, time::Duration};
 
