@@ -64,6 +64,14 @@ pub mod limits {
     pub const FILE_POLL: Duration = Duration::from_secs(2);
     /// Biggest such file.
     pub const FILE: u64 = 4 << 20;
+    /// Until EC2 is connected.
+    pub const EC2_CONNECT: Duration = Duration::from_secs(4);
+    /// One attempt of a call to EC2.
+    pub const EC2_ATTEMPT: Duration = Duration::from_secs(12);
+    /// Such a call with its attempts.
+    pub const EC2_CALL: Duration = Duration::from_secs(40);
+    /// Pages of one answer of EC2: it has some 1,400 instance types, a hundred to a page.
+    pub const EC2_PAGES: u32 = 64;
 }
 
 /// The whole configuration.
