@@ -1,13 +1,16 @@
 //! From a snapshot to the text of `/metrics`: pure, through the `prometheus` crate's model and encoder, so that gone pods leave nothing behind.
 //! Label sets are made once per page and lent to one family after the other.
 
+use std::borrow::Cow;
+
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder as _, TextEncoder};
 
 use crate::attribution::Snapshot;
 use crate::attribution::totals::Totals;
 use crate::config::DcgmNames;
-use crate::families::{self, Family, Get, GpuRow, Kind, Own, ShareRow};
+use crate::families::{self, By, Family, Get, GpuRow, Kind, Own, Sample, ShareRow};
+use crate::gpu::{Gpu, MigInstance};
 
 /// What a page is made from.
 pub struct Sources<'a> {
@@ -97,6 +100,7 @@ enum Scope {
 
 /// All rows with their label sets.
 struct Rows<'a> {
+    node: &'a str,
     gpus: Vec<GpuRow<'a>>,
     shares: Vec<ShareRow<'a>>,
     slots: [Vec<Slot>; 5],
@@ -126,16 +130,27 @@ impl<'a> Rows<'a> {
             shares.iter().map(|row| Some(dcgm_labels(row, Some(row), sources))).collect(),
             gpus.iter().map(|row| Some(dcgm_labels(row, None, sources))).collect(),
         ];
-        Self { gpus, shares, slots }
+        Self { node: sources.node, gpus, shares, slots }
     }
 
     /// Fills in a family's values and lends the label sets for which there is one.
     fn lend(&mut self, family: &Family, own: &Own<'_>, lent: &mut Lent) {
-        let Self { gpus, shares, slots } = self;
+        let Self { node, gpus, shares, slots } = self;
         let [gpu, share, dcgm_gpu, dcgm_share, dcgm_rest] = slots;
-        let kind = family.kind;
+        let (kind, node) = (family.kind, *node);
+        let metric = |(pairs, value): Sample| {
+            let mut metric = labelled(pairs.into_iter());
+            set(&mut metric, kind, value);
+            metric
+        };
         match family.get {
             Get::Gpu(get) => fill(lent, Scope::Gpu, kind, gpu, gpus.iter().map(get)),
+            Get::GpuBy { label, get } => {
+                lent.metrics.extend(gpus.iter().flat_map(|row| by(row, label, get, node)).map(metric));
+            }
+            Get::Instance(get) => {
+                lent.metrics.extend(gpus.iter().flat_map(|row| instances(row, get, node)).map(metric));
+            }
             Get::Container(get) => fill(lent, Scope::Share, kind, share, shares.iter().map(get)),
             Get::Dcgm { gpu, instance } => {
                 fill(lent, Scope::DcgmGpu, kind, dcgm_gpu, gpus.iter().map(gpu));
@@ -147,11 +162,7 @@ impl<'a> Rows<'a> {
                 fill(lent, Scope::DcgmShare, kind, dcgm_share, shares.iter().map(share));
                 fill(lent, Scope::DcgmRest, kind, dcgm_rest, gpus.iter().map(shown));
             }
-            Get::Own(get) => lent.metrics.extend(get(own).into_iter().map(|(pairs, value)| {
-                let mut metric = labelled(pairs.into_iter());
-                set(&mut metric, kind, value);
-                metric
-            })),
+            Get::Own(get) => lent.metrics.extend(get(own).into_iter().map(metric)),
         }
     }
 
@@ -196,16 +207,43 @@ fn holder<'r, 'a>(shares: &'r [ShareRow<'a>], gpu: usize) -> Option<&'r ShareRow
 }
 
 fn gpu_labels(row: &GpuRow<'_>, node: &str) -> Metric {
+    labelled(gpu_pairs(row, node).into_iter())
+}
+
+fn gpu_pairs(row: &GpuRow<'_>, node: &str) -> [(&'static str, String); 4] {
     let identity = &row.gpu.gpu.identity;
-    labelled(
-        [
+    [
+        ("gpu", identity.index.to_string()),
+        ("uuid", (*identity.uuid).to_owned()),
+        ("model", identity.model.as_deref().unwrap_or_default().to_owned()),
+        ("node", node.to_owned()),
+    ]
+}
+
+/// The series of one GPU that differ in one more label.
+fn by(row: &GpuRow<'_>, label: &'static str, get: fn(&GpuRow<'_>) -> By, node: &str) -> Vec<Sample> {
+    let sample = |(word, value): (Cow<'static, str>, f64)| {
+        let mut pairs = gpu_pairs(row, node).to_vec();
+        pairs.push((label, word.into_owned()));
+        (pairs, value)
+    };
+    get(row).into_iter().map(sample).collect()
+}
+
+/// The series of one GPU's MIG instances.
+fn instances(row: &GpuRow<'_>, get: fn(&MigInstance) -> Option<f64>, node: &str) -> Vec<Sample> {
+    let Gpu { identity, mig, .. } = &row.gpu.gpu;
+    let sample = |instance: &MigInstance| {
+        let pairs = vec![
             ("gpu", identity.index.to_string()),
-            ("uuid", (*identity.uuid).to_owned()),
-            ("model", identity.model.as_deref().unwrap_or_default().to_owned()),
+            ("uuid", (*instance.uuid).to_owned()),
+            ("mig_profile", (*instance.profile).to_owned()),
+            ("gpu_instance", instance.gpu_instance.map_or_else(String::new, |id| id.to_string())),
             ("node", node.to_owned()),
-        ]
-        .into_iter(),
-    )
+        ];
+        Some((pairs, get(instance)?))
+    };
+    mig.iter().flatten().filter_map(sample).collect()
 }
 
 fn share_labels(row: &ShareRow<'_>, node: &str) -> Metric {

@@ -3,8 +3,12 @@
 
 mod dcgm;
 mod device;
+mod gpm;
+mod health;
 mod own;
 mod pod;
+
+use std::borrow::Cow;
 
 use crate::attribution::totals::{Total, Unattributed};
 use crate::attribution::{GpuUse, Share};
@@ -36,6 +40,15 @@ impl Kind {
 pub enum Get {
     /// One per GPU.
     Gpu(fn(&GpuRow<'_>) -> Option<f64>),
+    /// One per GPU and value of one more label.
+    GpuBy {
+        /// That label.
+        label: &'static str,
+        /// Its values, each with the metric's.
+        get: fn(&GpuRow<'_>) -> By,
+    },
+    /// One per MIG instance.
+    Instance(fn(&MigInstance) -> Option<f64>),
     /// One per container and device.
     Container(fn(&ShareRow<'_>) -> Option<f64>),
     /// Under DCGM's labels: one per GPU, with the pod of a GPU that one container holds, and one per held MIG instance.
@@ -55,6 +68,9 @@ pub enum Get {
     /// The agent's own; each value with its label pairs.
     Own(fn(&Own<'_>) -> Vec<Sample>),
 }
+
+/// Values of one more label, each with the metric's.
+pub type By = Vec<(Cow<'static, str>, f64)>;
 
 /// A value of the agent itself, with its labels.
 pub type Sample = (Vec<(&'static str, String)>, f64);
@@ -92,6 +108,10 @@ impl Family {
     pub fn labels(&self) -> &'static str {
         match self.get {
             Get::Gpu(_) => "gpu uuid model node",
+            Get::GpuBy { label: "reason", .. } => "gpu uuid model node reason",
+            Get::GpuBy { label: "xid", .. } => "gpu uuid model node xid",
+            Get::GpuBy { .. } => "gpu uuid model node state",
+            Get::Instance(_) => "gpu uuid mig_profile gpu_instance node",
             Get::Container(_) => "namespace pod container gpu uuid mig_profile node",
             Get::Dcgm { .. } | Get::DcgmShared { .. } => "gpu UUID device modelName Hostname namespace pod container",
             Get::Own(_) => "its own",
@@ -160,7 +180,13 @@ pub struct Own<'a> {
 
 /// Every row, in the order of the page: what says that a page is full must not be what is left out of it.
 pub fn table() -> impl Iterator<Item = &'static Family> {
-    own::FAMILIES.iter().chain(pod::FAMILIES).chain(device::FAMILIES).chain(dcgm::FAMILIES)
+    own::FAMILIES
+        .iter()
+        .chain(pod::FAMILIES)
+        .chain(device::FAMILIES)
+        .chain(health::FAMILIES)
+        .chain(gpm::FAMILIES)
+        .chain(dcgm::FAMILIES)
 }
 
 #[cfg(test)]

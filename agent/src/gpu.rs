@@ -55,28 +55,155 @@ pub struct Gpu {
     pub lost: bool,
     /// Share of time in which a kernel ran, percent, averaged over the driver's samples since the last reading.
     pub utilization: Option<f64>,
+    /// The highest of those samples, percent.
+    pub utilization_max: Option<f64>,
+    /// The same use added up since the agent started, seconds: one second at 50 percent is half a second.
+    pub busy_seconds: Option<f64>,
     /// Share of time in which memory was read or written, percent, averaged likewise.
     pub memory_copy_utilization: Option<f64>,
+    /// Use of the video encoder, percent.
+    pub encoder_utilization: Option<f64>,
+    /// Use of the video decoder, percent.
+    pub decoder_utilization: Option<f64>,
     /// Frame buffer.
     pub memory: Option<Memory>,
-    /// Board power, watts.
+    /// Board power as the driver shows it first, watts: an average over a second on most GPUs since Ampere, else of the moment.
     pub power_watts: Option<f64>,
+    /// Board power averaged over the driver's window, watts.
+    pub power_average_watts: Option<f64>,
+    /// Board power of the moment, watts.
+    pub power_instant_watts: Option<f64>,
     /// Limit that the board keeps to, watts.
     pub power_limit_watts: Option<f64>,
     /// Joules since the driver was loaded; starts again when it is reloaded.
     pub energy_joules: Option<f64>,
     /// Die temperature, degrees Celsius.
     pub temperature_celsius: Option<f64>,
+    /// Temperature of the memory, degrees Celsius.
+    pub memory_temperature_celsius: Option<f64>,
     /// SM clock, hertz.
     pub sm_clock_hertz: Option<f64>,
     /// Memory clock, hertz.
     pub memory_clock_hertz: Option<f64>,
+    /// Clock of the video engines, hertz.
+    pub video_clock_hertz: Option<f64>,
+    /// For how long clocks were held down, by reason.
+    pub throttled: Vec<Throttled>,
+    /// Bytes over its links.
+    pub traffic: Traffic,
+    /// Wear and damage.
+    pub health: Health,
+    /// Xid errors since the agent started, by code.
+    pub xids: Vec<Xid>,
+    /// Counters of the chip's units between the last two readings; absent before Hopper.
+    pub gpm: Option<Gpm>,
     /// Processes with a context on the GPU; absent when the lists could not be read.
     pub processes: Option<Vec<Process>>,
     /// Measured use per process; absent when it could not be read, empty when nothing ran.
     pub process_utilization: Option<Vec<ProcessUtilization>>,
     /// The MIG instances; absent when MIG is off.
     pub mig: Option<Vec<MigInstance>>,
+}
+
+/// Seconds for which one reason held clocks down: since the driver was loaded where it counts them, else since the agent started.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Throttled {
+    /// NVML's name of the reason, such as `sw_power_cap` or `hw_thermal_slowdown`.
+    pub reason: &'static str,
+    /// Seconds so far.
+    pub seconds: f64,
+}
+
+/// Counters of bytes since the driver was loaded, as the GPU sees them: sent is away from it.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Traffic {
+    /// Over PCIe.
+    pub pcie_sent_bytes: Option<f64>,
+    /// Over PCIe.
+    pub pcie_received_bytes: Option<f64>,
+    /// Packets that PCIe had to send again.
+    pub pcie_replays: Option<u64>,
+    /// Over all NVLinks, payload only.
+    pub nvlink_sent_bytes: Option<f64>,
+    /// Over all NVLinks, payload only.
+    pub nvlink_received_bytes: Option<f64>,
+}
+
+/// What tells that a GPU is wearing out, or wants to be reset.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Health {
+    /// Memory errors since the driver was loaded.
+    pub ecc_volatile: EccErrors,
+    /// Memory errors in the GPU's life.
+    pub ecc_aggregate: EccErrors,
+    /// Rows remapped because of correctable errors (Ampere and newer).
+    pub remapped_correctable: Option<u64>,
+    /// Rows remapped because of uncorrectable errors (Ampere and newer).
+    pub remapped_uncorrectable: Option<u64>,
+    /// A row waits for a reset to be remapped.
+    pub remap_pending: Option<bool>,
+    /// A row could not be remapped: the GPU has to be replaced.
+    pub remap_failed: Option<bool>,
+    /// Pages retired because of repeated single-bit errors (before Ampere).
+    pub retired_single_bit: Option<u64>,
+    /// Pages retired because of a double-bit error (before Ampere).
+    pub retired_double_bit: Option<u64>,
+    /// A page waits for a reboot to be retired.
+    pub retired_pending: Option<bool>,
+    /// What the driver wants done, such as `none`, `gpu_reset` or `node_reboot`.
+    pub recovery_action: Option<&'static str>,
+    /// State of the NVLink fabric, such as `completed`; absent on a machine without one.
+    pub fabric_state: Option<&'static str>,
+}
+
+/// Errors that ECC noticed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct EccErrors {
+    /// Put right (single bit).
+    pub corrected: Option<u64>,
+    /// Not put right (double bit).
+    pub uncorrected: Option<u64>,
+}
+
+/// One kind of Xid error.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Xid {
+    /// NVIDIA's number.
+    pub code: u64,
+    /// How often it was seen since the agent started.
+    pub count: u64,
+    /// When it was seen last, seconds since 1970.
+    pub last: f64,
+}
+
+/// GPU Performance Monitoring (Hopper and newer): what the units of a GPU, or of one MIG instance, did between two readings. Percent, 0 to 100, of
+/// that GPU or instance; rates in bytes per second.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Gpm {
+    /// Time in which any context was at work.
+    pub graphics: Option<f64>,
+    /// Time in which an SM had at least one warp, averaged over the SMs.
+    pub sm_active: Option<f64>,
+    /// Warps in flight, of those that fit.
+    pub sm_occupancy: Option<f64>,
+    /// Time in which the tensor cores worked.
+    pub tensor: Option<f64>,
+    /// Bandwidth of the memory.
+    pub dram: Option<f64>,
+    /// Time in which the FP64 pipes worked.
+    pub fp64: Option<f64>,
+    /// Time in which the FP32 pipes worked.
+    pub fp32: Option<f64>,
+    /// Time in which the FP16 pipes worked.
+    pub fp16: Option<f64>,
+    /// Over PCIe, away from the GPU.
+    pub pcie_sent: Option<f64>,
+    /// Over PCIe, to the GPU.
+    pub pcie_received: Option<f64>,
+    /// Over all NVLinks, away from the GPU.
+    pub nvlink_sent: Option<f64>,
+    /// Over all NVLinks, to the GPU.
+    pub nvlink_received: Option<f64>,
 }
 
 /// Bytes of frame buffer.
@@ -127,6 +254,8 @@ pub struct MigInstance {
     pub profile: Arc<str>,
     /// The instance's own frame buffer.
     pub memory: Option<Memory>,
+    /// What its units did: the only measure of use that MIG has.
+    pub gpm: Option<Gpm>,
 }
 
 /// Why there are no readings at all.

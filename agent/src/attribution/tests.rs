@@ -144,6 +144,7 @@ fn a_mig_instance_is_its_holders() {
         compute_instance: Some(0),
         profile: "1g.5gb".into(),
         memory: Some(Memory { total: 5 * GIB, used: used * GIB, free: (5 - used) * GIB, reserved: 0 }),
+        ..MigInstance::default()
     };
     let process =
         |pid, gi, gib: u64| Process { pid, memory: Some(gib * GIB), gpu_instance: Some(gi), compute_instance: Some(0) };

@@ -47,6 +47,7 @@ fn snapshot() -> Snapshot {
         compute_instance: Some(0),
         profile: "1g.10gb".into(),
         memory: Some(Memory { total: 10 * GIB, used: 4 * GIB, free: 6 * GIB, reserved: 0 }),
+        ..MigInstance::default()
     };
     let partitioned =
         Gpu { utilization: None, memory: None, process_utilization: None, mig: Some(vec![instance]), ..gpu(2) };

@@ -6,7 +6,7 @@ use super::Kind::{Counter, Gauge};
 use super::{Family, GpuRow};
 use crate::gpu::Memory;
 
-const fn row(
+pub(super) const fn row(
     name: &'static str,
     unit: &'static str,
     help: &'static str,
@@ -15,7 +15,7 @@ const fn row(
     Family { name, renamed: None, kind: Gauge, unit, help, get: Gpu(get) }
 }
 
-const fn counter(
+pub(super) const fn counter(
     name: &'static str,
     unit: &'static str,
     help: &'static str,
@@ -45,11 +45,29 @@ pub(super) const FAMILIES: &[Family] = &[
         |row| row.gpu.gpu.utilization.map(|percent| percent / 100.0),
     ),
     row(
+        "gpu_device_utilization_max_ratio",
+        "ratio",
+        "Highest of the driver's samples of that since the last reading.",
+        |row| row.gpu.gpu.utilization_max.map(|percent| percent / 100.0),
+    ),
+    counter(
+        "gpu_device_busy_seconds_total",
+        "GPU-seconds",
+        "Time in which a kernel ran, since the agent started: its rate is the utilization over any window.",
+        |row| row.gpu.gpu.busy_seconds,
+    ),
+    row(
         "gpu_device_memory_copy_utilization_ratio",
         "ratio",
         "Part of the time in which memory was read or written.",
         |row| row.gpu.gpu.memory_copy_utilization.map(|percent| percent / 100.0),
     ),
+    row("gpu_device_encoder_utilization_ratio", "ratio", "Use of the video encoder.", |row| {
+        row.gpu.gpu.encoder_utilization.map(|percent| percent / 100.0)
+    }),
+    row("gpu_device_decoder_utilization_ratio", "ratio", "Use of the video decoder.", |row| {
+        row.gpu.gpu.decoder_utilization.map(|percent| percent / 100.0)
+    }),
     row("gpu_device_memory_total_bytes", "bytes", "Memory installed on the GPU.", |row| {
         memory(row, |memory| memory.total)
     }),
@@ -60,7 +78,15 @@ pub(super) const FAMILIES: &[Family] = &[
     row("gpu_device_memory_reserved_bytes", "bytes", "Memory that the driver and firmware keep.", |row| {
         memory(row, |memory| memory.reserved)
     }),
-    row("gpu_device_power_watts", "watts", "Power that the board draws.", |row| row.gpu.gpu.power_watts),
+    row("gpu_device_power_watts", "watts", "Power that the board draws, as nvidia-smi shows it.", |row| {
+        row.gpu.gpu.power_watts
+    }),
+    row("gpu_device_power_average_watts", "watts", "Power that the board draws, averaged by the driver.", |row| {
+        row.gpu.gpu.power_average_watts
+    }),
+    row("gpu_device_power_instant_watts", "watts", "Power that the board draws at the moment of the reading.", |row| {
+        row.gpu.gpu.power_instant_watts
+    }),
     row("gpu_device_power_limit_watts", "watts", "Power limit that the board keeps to.", |row| {
         row.gpu.gpu.power_limit_watts
     }),
@@ -68,10 +94,14 @@ pub(super) const FAMILIES: &[Family] = &[
         row.gpu.gpu.energy_joules
     }),
     row("gpu_device_temperature_celsius", "celsius", "Temperature of the die.", |row| row.gpu.gpu.temperature_celsius),
+    row("gpu_device_memory_temperature_celsius", "celsius", "Temperature of the memory.", |row| {
+        row.gpu.gpu.memory_temperature_celsius
+    }),
     row("gpu_device_sm_clock_hertz", "hertz", "Clock of the streaming multiprocessors.", |row| {
         row.gpu.gpu.sm_clock_hertz
     }),
     row("gpu_device_memory_clock_hertz", "hertz", "Clock of the GPU's memory.", |row| row.gpu.gpu.memory_clock_hertz),
+    row("gpu_device_video_clock_hertz", "hertz", "Clock of the video engines.", |row| row.gpu.gpu.video_clock_hertz),
     row("gpu_device_processes", "processes", "Processes with a compute, graphics or MPS context on the GPU.", |row| {
         row.gpu.gpu.processes.as_ref().map(|processes| processes.len() as f64)
     }),

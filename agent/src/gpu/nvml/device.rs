@@ -123,6 +123,7 @@ impl<'nvml> Card<'nvml> {
             processes: self.processes(device, slow, calls),
             process_utilization: self.process_utilization(device, utilization, calls),
             mig: self.instances(device, calls),
+            ..Gpu::default()
         }
     }
 

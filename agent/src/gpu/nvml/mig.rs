@@ -39,7 +39,7 @@ pub(super) fn enumerate<'nvml>(device: &Device<'nvml>, calls: &mut Calls<'_>) ->
             gpu_instance: calls.ask("gpu_instance_id", || raw::gpu_instance(&slice)),
             compute_instance: calls.ask("compute_instance_id", || raw::compute_instance(&slice)),
             profile: profile(name.as_deref(), || attributes(&slice, calls)),
-            memory: None,
+            ..MigInstance::default()
         };
         Some(Slice { device: slice, identity })
     });

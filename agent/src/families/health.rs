@@ -1,0 +1,157 @@
+//! What tells that a GPU is held down, wears out or wants to be reset, and what goes over its links.
+//! Counts are the driver's own where it keeps them; what a generation of GPUs does not have is absent.
+
+use super::Get::GpuBy;
+use super::Kind::{Counter, Gauge};
+use super::device::{counter, row};
+use super::{By, Family, GpuRow, Kind};
+use crate::gpu::{Health, Traffic, Xid};
+
+const fn by(
+    (name, label): (&'static str, &'static str),
+    kind: Kind,
+    unit: &'static str,
+    help: &'static str,
+    get: fn(&GpuRow<'_>) -> By,
+) -> Family {
+    Family { name, renamed: None, kind, unit, help, get: GpuBy { label, get } }
+}
+
+fn count(row: &GpuRow<'_>, field: fn(&Health) -> Option<u64>) -> Option<f64> {
+    field(&row.gpu.gpu.health).map(|count| count as f64)
+}
+
+fn flag(row: &GpuRow<'_>, field: fn(&Health) -> Option<bool>) -> Option<f64> {
+    field(&row.gpu.gpu.health).map(|set| f64::from(u8::from(set)))
+}
+
+fn state(row: &GpuRow<'_>, field: fn(&Health) -> Option<&'static str>) -> By {
+    field(&row.gpu.gpu.health).map(|word| (word.into(), 1.0)).into_iter().collect()
+}
+
+fn traffic(row: &GpuRow<'_>, field: fn(&Traffic) -> Option<f64>) -> Option<f64> {
+    field(&row.gpu.gpu.traffic)
+}
+
+fn xids(row: &GpuRow<'_>, value: fn(&Xid) -> f64) -> By {
+    row.gpu.gpu.xids.iter().map(|xid| (xid.code.to_string().into(), value(xid))).collect()
+}
+
+pub(super) const FAMILIES: &[Family] = &[
+    by(
+        ("gpu_device_throttle_seconds_total", "reason"),
+        Counter,
+        "seconds",
+        "Time for which a reason held clocks down: the driver's own counter where it has one, else added up at each reading.",
+        |row| row.gpu.gpu.throttled.iter().map(|held| (held.reason.into(), held.seconds)).collect(),
+    ),
+    by(
+        ("gpu_device_xid_errors_total", "xid"),
+        Counter,
+        "errors",
+        "Xid errors since the agent started, by code.",
+        |row| xids(row, |xid| xid.count as f64),
+    ),
+    by(
+        ("gpu_device_xid_last_timestamp_seconds", "xid"),
+        Gauge,
+        "seconds",
+        "Time of the last Xid error of that code, since 1970.",
+        |row| xids(row, |xid| xid.last),
+    ),
+    counter(
+        "gpu_device_ecc_corrected_errors_total",
+        "errors",
+        "Memory errors put right since the driver was loaded.",
+        |row| count(row, |health| health.ecc_volatile.corrected),
+    ),
+    counter(
+        "gpu_device_ecc_uncorrected_errors_total",
+        "errors",
+        "Memory errors that could not be put right, since the driver was loaded.",
+        |row| count(row, |health| health.ecc_volatile.uncorrected),
+    ),
+    counter(
+        "gpu_device_ecc_lifetime_corrected_errors_total",
+        "errors",
+        "Memory errors put right in the GPU's life.",
+        |row| count(row, |health| health.ecc_aggregate.corrected),
+    ),
+    counter(
+        "gpu_device_ecc_lifetime_uncorrected_errors_total",
+        "errors",
+        "Memory errors that could not be put right, in the GPU's life.",
+        |row| count(row, |health| health.ecc_aggregate.uncorrected),
+    ),
+    counter(
+        "gpu_device_remapped_rows_correctable_total",
+        "rows",
+        "Memory rows replaced because of errors that were put right (Ampere and newer).",
+        |row| count(row, |health| health.remapped_correctable),
+    ),
+    counter(
+        "gpu_device_remapped_rows_uncorrectable_total",
+        "rows",
+        "Memory rows replaced because of errors that were not put right (Ampere and newer).",
+        |row| count(row, |health| health.remapped_uncorrectable),
+    ),
+    row("gpu_device_row_remap_pending", "0 or 1", "1 while a memory row waits for a reset to be replaced.", |row| {
+        flag(row, |health| health.remap_pending)
+    }),
+    row(
+        "gpu_device_row_remap_failed",
+        "0 or 1",
+        "1 when a memory row could not be replaced: replace the GPU.",
+        |row| flag(row, |health| health.remap_failed),
+    ),
+    counter(
+        "gpu_device_retired_pages_single_bit_total",
+        "pages",
+        "Memory pages retired because of repeated single-bit errors (before Ampere).",
+        |row| count(row, |health| health.retired_single_bit),
+    ),
+    counter(
+        "gpu_device_retired_pages_double_bit_total",
+        "pages",
+        "Memory pages retired because of a double-bit error (before Ampere).",
+        |row| count(row, |health| health.retired_double_bit),
+    ),
+    row(
+        "gpu_device_retired_pages_pending",
+        "0 or 1",
+        "1 while a memory page waits for a reboot to be retired.",
+        |row| flag(row, |health| health.retired_pending),
+    ),
+    by(
+        ("gpu_device_recovery_action_info", "state"),
+        Gauge,
+        "1",
+        "What the driver wants done with the GPU: none, gpu_reset, node_reboot, drain_p2p or drain_and_reset.",
+        |row| state(row, |health| health.recovery_action),
+    ),
+    by(
+        ("gpu_device_fabric_state_info", "state"),
+        Gauge,
+        "1",
+        "State of the GPU on the NVLink fabric: not_started, in_progress, completed or failed; absent without a fabric.",
+        |row| state(row, |health| health.fabric_state),
+    ),
+    counter("gpu_device_pcie_sent_bytes_total", "bytes", "Bytes that the GPU sent over PCIe.", |row| {
+        traffic(row, |traffic| traffic.pcie_sent_bytes)
+    }),
+    counter("gpu_device_pcie_received_bytes_total", "bytes", "Bytes that the GPU received over PCIe.", |row| {
+        traffic(row, |traffic| traffic.pcie_received_bytes)
+    }),
+    counter("gpu_device_pcie_replays_total", "packets", "Packets that PCIe had to send again.", |row| {
+        row.gpu.gpu.traffic.pcie_replays.map(|count| count as f64)
+    }),
+    counter("gpu_device_nvlink_sent_bytes_total", "bytes", "Payload that the GPU sent over all its NVLinks.", |row| {
+        traffic(row, |traffic| traffic.nvlink_sent_bytes)
+    }),
+    counter(
+        "gpu_device_nvlink_received_bytes_total",
+        "bytes",
+        "Payload that the GPU received over all its NVLinks.",
+        |row| traffic(row, |traffic| traffic.nvlink_received_bytes),
+    ),
+];
