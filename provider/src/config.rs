@@ -64,6 +64,8 @@ pub mod limits {
     pub const FILE_POLL: Duration = Duration::from_secs(2);
     /// Biggest such file.
     pub const FILE: u64 = 4 << 20;
+    /// A request to AWS waits this long for its turn, no longer.
+    pub const AWS_TURN: Duration = Duration::from_secs(20);
     /// Until EC2 is connected.
     pub const EC2_CONNECT: Duration = Duration::from_secs(4);
     /// One attempt of a call to EC2.

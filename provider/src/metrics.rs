@@ -5,7 +5,9 @@ pub mod snapshot;
 
 use std::time::Duration;
 
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry, core::Collector};
+use prometheus::{
+    CounterVec, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry, core::Collector,
+};
 
 /// Seconds. Reads take microseconds; a BestOptions request or a cloud call may take seconds.
 const BUCKETS: [f64; 10] = [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 1.0, 5.0, 30.0];
@@ -48,6 +50,30 @@ const CLOUD_CALLS: Described = described(
 );
 const CLOUD_SECONDS: Described =
     described("windlass_provider_cloud_call_seconds", "histogram", &["verb"], "How long a cloud call took.");
+const AWS_CALLS: Described = described(
+    "windlass_provider_aws_calls_total",
+    "counter",
+    &["service", "action", "outcome"],
+    "Requests sent to AWS, repeated ones included: ok, throttled, refused, failed or unanswered.",
+);
+const AWS_SECONDS: Described = described(
+    "windlass_provider_aws_call_seconds",
+    "histogram",
+    &["action"],
+    "How long AWS took to answer, without the wait for our own turn.",
+);
+const AWS_WAITS: Described = described(
+    "windlass_provider_aws_wait_seconds_total",
+    "counter",
+    &["action"],
+    "Time that requests waited for their turn, so that AWS is not asked too fast.",
+);
+const AWS_CLOCK: Described = described(
+    "windlass_provider_aws_clock_ahead_seconds",
+    "gauge",
+    &[],
+    "How far AWS's clock is ahead of ours (negative: behind), by its last answer; AWS refuses what is five minutes off.",
+);
 const MACHINES: Described = described(
     "windlass_provider_machines_total",
     "counter",
@@ -73,7 +99,8 @@ const STATE_FAILURES: Described =
 #[must_use]
 pub fn table() -> Vec<Described> {
     let counted = [RPCS, RPC_SECONDS, CLOUD_CALLS, CLOUD_SECONDS, MACHINES, RELOADS, CONFIG_OK, STATE_FAILURES];
-    snapshot::ROWS.iter().map(|row| row.described).chain(counted).collect()
+    let aws = [AWS_CALLS, AWS_SECONDS, AWS_WAITS, AWS_CLOCK];
+    snapshot::ROWS.iter().map(|row| row.described).chain(counted).chain(aws).collect()
 }
 
 /// The counters of one process.
@@ -88,6 +115,10 @@ pub struct Metrics {
     reloads: IntCounterVec,
     config_ok: IntGauge,
     state_failures: IntCounterVec,
+    aws_calls: IntCounterVec,
+    aws_seconds: HistogramVec,
+    aws_waits: CounterVec,
+    aws_clock: GaugeVec,
 }
 
 impl Metrics {
@@ -110,10 +141,14 @@ impl Metrics {
             reloads: count(RELOADS)?,
             config_ok: IntGauge::new(CONFIG_OK.name, CONFIG_OK.help)?,
             state_failures: count(STATE_FAILURES)?,
+            aws_calls: count(AWS_CALLS)?,
+            aws_seconds: time(AWS_SECONDS)?,
+            aws_waits: CounterVec::new(Opts::new(AWS_WAITS.name, AWS_WAITS.help), AWS_WAITS.labels)?,
+            aws_clock: GaugeVec::new(Opts::new(AWS_CLOCK.name, AWS_CLOCK.help), AWS_CLOCK.labels)?,
         };
         metrics.config_ok.set(1);
         metrics.state_failures.with_label_values::<&str>(&[]);
-        let all: [Box<dyn Collector>; 8] = [
+        let all: [Box<dyn Collector>; 12] = [
             Box::new(metrics.rpcs.clone()),
             Box::new(metrics.rpc_seconds.clone()),
             Box::new(metrics.cloud_calls.clone()),
@@ -122,6 +157,10 @@ impl Metrics {
             Box::new(metrics.reloads.clone()),
             Box::new(metrics.config_ok.clone()),
             Box::new(metrics.state_failures.clone()),
+            Box::new(metrics.aws_calls.clone()),
+            Box::new(metrics.aws_seconds.clone()),
+            Box::new(metrics.aws_waits.clone()),
+            Box::new(metrics.aws_clock.clone()),
         ];
         all.into_iter().try_for_each(|metric| metrics.registry.register(metric))?;
         Ok(metrics)
@@ -137,6 +176,23 @@ impl Metrics {
     pub fn cloud_call(&self, verb: &str, outcome: &str, took: Duration) {
         self.cloud_calls.with_label_values(&[verb, outcome]).inc();
         self.cloud_seconds.with_label_values(&[verb]).observe(took.as_secs_f64());
+    }
+
+    /// One request to AWS, as (service, action, outcome), was answered, or was not.
+    pub fn aws_call(&self, (service, action, outcome): (&str, &str, &str), took: Duration) {
+        self.aws_calls.with_label_values(&[service, action, outcome]).inc();
+        self.aws_seconds.with_label_values(&[action]).observe(took.as_secs_f64());
+    }
+
+    /// So long did a request to AWS wait for its turn.
+    pub fn aws_waited(&self, action: &str, wait: Duration) {
+        self.aws_waits.with_label_values(&[action]).inc_by(wait.as_secs_f64());
+    }
+
+    /// AWS's clock is so far from ours.
+    pub fn aws_clock(&self, by: Duration, behind: bool) {
+        let seconds = by.as_secs_f64();
+        self.aws_clock.with_label_values::<&str>(&[]).set(if behind { -seconds } else { seconds });
     }
 
     /// Something became of some machines: `asked`, `not-launched` (already on their way), `launched`, `registered`,

@@ -96,7 +96,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     tracing::info!(?config, "starting");
     let metrics = Arc::new(Metrics::new()?);
     let ready = Ready::default();
-    let (cloud, gpu_label) = cloud(&config).await?;
+    let (cloud, gpu_label) = cloud(&config, &metrics).await?;
     let cloud = Patient::new(Arc::new(Metered::new(cloud, metrics.clone())), limits::CLOUD_CALL);
     let mut dialect = Dialect::aws();
     dialect.gpu_label = config.gpu_label.clone().or(gpu_label).unwrap_or(dialect.gpu_label);
@@ -154,7 +154,7 @@ impl Tasks {
 }
 
 /// The configured cloud, and the GPU label it asks for.
-async fn cloud(config: &Config) -> anyhow::Result<(Arc<dyn Cloud>, Option<String>)> {
+async fn cloud(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<(Arc<dyn Cloud>, Option<String>)> {
     match config.cloud.kind {
         CloudKind::Sim => {
             let scenario = config.cloud.scenario.as_deref().context("cloud.scenario is missing")?;
@@ -162,21 +162,21 @@ async fn cloud(config: &Config) -> anyhow::Result<(Arc<dyn Cloud>, Option<String
             let label = sim.gpu_label();
             Ok((Arc::new(sim), label))
         }
-        CloudKind::Aws => aws(config).await,
+        CloudKind::Aws => aws(config, metrics.clone()).await,
     }
 }
 
 #[cfg(feature = "aws")]
-async fn aws(config: &Config) -> anyhow::Result<(Arc<dyn Cloud>, Option<String>)> {
+async fn aws(config: &Config, metrics: Arc<Metrics>) -> anyhow::Result<(Arc<dyn Cloud>, Option<String>)> {
     use crate::cloud::aws::{AutoScaling, Settings};
     let discovery = config.cloud.specs().iter().map(|spec| spec.parse()).collect::<Result<_, _>>()?;
     let (region, endpoint) = (config.cloud.region.clone(), config.cloud.endpoint.clone());
-    let cloud = AutoScaling::connect(Settings { region, endpoint, discovery }).await?;
+    let cloud = AutoScaling::connect(Settings { region, endpoint, discovery }, metrics).await?;
     Ok((Arc::new(cloud), None))
 }
 
 #[cfg(not(feature = "aws"))]
-async fn aws(_config: &Config) -> anyhow::Result<(Arc<dyn Cloud>, Option<String>)> {
+async fn aws(_config: &Config, _metrics: Arc<Metrics>) -> anyhow::Result<(Arc<dyn Cloud>, Option<String>)> {
     anyhow::bail!("cloud.kind: this build does not know aws; take a build with the cargo feature `aws`")
 }
 

@@ -2,15 +2,18 @@
 //! for with `LaunchInstances`, which answers at once, zone by zone, with AWS's own error, and leaves the desired
 //! capacity alone when it fails.
 
+pub mod calls;
 #[cfg_attr(not(test), expect(dead_code, reason = "templates will ask it"))]
 mod ec2;
 mod errors;
 mod groups;
 mod launch;
+mod manners;
+pub mod permissions;
 mod tags;
 mod types;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use aws_config::{BehaviorVersion, Region, retry::RetryConfig};
@@ -19,6 +22,7 @@ use aws_sdk_autoscaling::{Client, error::ProvideErrorMetadata, types::AutoScalin
 use crate::{
     cloud::{Cloud, CloudError, Launch, Launched, Listed},
     fleet::group::{GroupId, InstanceId},
+    metrics::Metrics,
 };
 
 pub use groups::{Discovery, DiscoveryError};
@@ -53,8 +57,10 @@ impl AutoScaling {
     ///
     /// # Errors
     /// No region is set anywhere; the sentence says where one can be.
-    pub async fn connect(settings: Settings) -> Result<Self, CloudError> {
+    pub async fn connect(settings: Settings, metrics: Arc<Metrics>) -> Result<Self, CloudError> {
+        let manners = manners::Manners::new(metrics);
         let mut loader = aws_config::defaults(BehaviorVersion::latest()).retry_config(RetryConfig::standard());
+        loader = loader.http_client(manners.http_client());
         if let Some(region) = settings.region {
             loader = loader.region(Region::new(region));
         }
