@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
+use crate::notices::metadata::Authority;
+
 /// Everything that has a limit, and why the limit is where it is. Limits on foreign data stand beside their parsers:
 /// PodResources answers and ids in `pods/kubelet.rs`, files and pids in `pods/processes.rs`, devices in `gpu/nvml.rs`, totals in `attribution/totals.rs`.
 pub mod limits {
@@ -37,6 +39,32 @@ pub mod limits {
     pub const HEADERS: Duration = Duration::from_secs(30);
     /// Series on a page. What is over is dropped and counted: a wrong plugin must not fill a Prometheus.
     pub const SERIES: usize = 20_000;
+    /// How long the first words to an instance metadata service may take: it is one hop away, or not there at all.
+    pub const METADATA_PROBE: Duration = Duration::from_secs(2);
+    /// How long any later answer of it may take.
+    pub const METADATA_WAIT: Duration = Duration::from_secs(5);
+    /// How often EC2's is asked for notices: what AWS recommends. A spot notice comes two minutes ahead.
+    pub const METADATA_INTERVAL: Duration = Duration::from_secs(5);
+    /// How often it is asked for maintenance, which is told days ahead.
+    pub const METADATA_INTERVAL_SLOW: Duration = Duration::from_secs(60);
+    /// Longest pause after failures in a row.
+    pub const METADATA_BACKOFF: Duration = Duration::from_secs(60);
+    /// How long GCE's server holds a question until it answers that nothing changed.
+    pub const METADATA_LONG_POLL: Duration = Duration::from_secs(60);
+    /// Shortest time between two questions of a long poll.
+    pub const METADATA_PAUSE: Duration = Duration::from_millis(200);
+    /// Off-cloud: when to look again for a metadata service, the first time and at last.
+    pub const METADATA_ABSENT_FIRST: Duration = Duration::from_secs(60);
+    /// See [`METADATA_ABSENT_FIRST`].
+    pub const METADATA_ABSENT_LAST: Duration = Duration::from_secs(3600);
+    /// Largest answer of a metadata service, and largest head of one (hyper's least is 8 KiB).
+    pub const METADATA_BODY: usize = 64 << 10;
+    /// See [`METADATA_BODY`].
+    pub const METADATA_HEADERS: usize = 8 << 10;
+    /// Longest word of it that becomes a label.
+    pub const METADATA_WORD: usize = 64;
+    /// Notices of one kind that are kept.
+    pub const NOTICES: usize = 8;
     /// How long open requests may take to finish after a stop was asked for.
     pub const DRAIN: Duration = Duration::from_secs(2);
 }
@@ -73,6 +101,9 @@ pub struct Args {
     /// The host's /var/log: the names of the kubelet's log files tell which container an id is (their content is not read)
     #[arg(long, env = "WINDLASS_HOST_LOGS", value_name = "PATH", default_value = "/var/log")]
     pub host_logs: PathBuf,
+    /// The instance metadata service that tells of interruptions and maintenance; empty to ask none
+    #[arg(long, env = "WINDLASS_METADATA_ENDPOINT", value_name = "URL", default_value = "http://169.254.169.254", value_parser = endpoint)]
+    pub metadata_endpoint: Endpoint,
     /// How often the GPUs are read: 100ms to 1m
     #[arg(long, env = "WINDLASS_SAMPLE_INTERVAL", value_name = "DURATION", default_value = "1s", value_parser = interval)]
     pub sample_interval: Duration,
@@ -89,6 +120,10 @@ pub struct Args {
     #[arg(long)]
     pub once: bool,
 }
+
+/// A metadata service, or none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint(pub Option<Authority>);
 
 /// Which names the DCGM series carry.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -118,6 +153,8 @@ pub struct Config {
     pub host_proc: PathBuf,
     /// The host's `/var/log`.
     pub host_logs: PathBuf,
+    /// The instance metadata service; without it the cloud's notices are not read.
+    pub metadata: Option<Authority>,
     /// Time between two readings.
     pub sample_interval: Duration,
     /// The `node` label.
@@ -127,7 +164,7 @@ pub struct Config {
 }
 
 impl Default for Config {
-    /// Loopback, a port of the kernel's choice, no kubelet: what a test or a demo starts from.
+    /// Loopback, a port of the kernel's choice, no kubelet, no cloud: what a test or a demo starts from.
     fn default() -> Self {
         Self {
             listen: (Ipv4Addr::LOCALHOST, 0).into(),
@@ -136,6 +173,7 @@ impl Default for Config {
             kubelet_checkpoint: None,
             host_proc: "/proc".into(),
             host_logs: "/var/log".into(),
+            metadata: None,
             sample_interval: Duration::from_secs(1),
             node_name: "localhost".into(),
             dcgm_names: DcgmNames::Compat,
@@ -154,6 +192,7 @@ impl From<Args> for Config {
             node_name: args.node_name.filter(|name| !name.is_empty()).unwrap_or_else(host_name),
             host_proc: args.host_proc,
             host_logs: args.host_logs,
+            metadata: args.metadata_endpoint.0,
             sample_interval: args.sample_interval,
             dcgm_names: args.dcgm_names,
         }
@@ -165,6 +204,11 @@ fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name = name.trim();
     if name.is_empty() { "unknown".into() } else { name.into() }
+}
+
+/// `http://169.254.169.254`, or nothing.
+fn endpoint(text: &str) -> Result<Endpoint, String> {
+    if text.is_empty() { Ok(Endpoint(None)) } else { text.parse().map(|authority| Endpoint(Some(authority))) }
 }
 
 /// `500ms`, `1s`, `1m`.

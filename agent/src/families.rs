@@ -5,6 +5,7 @@ mod dcgm;
 mod device;
 mod gpm;
 mod health;
+mod node;
 mod own;
 mod pod;
 
@@ -14,6 +15,7 @@ use crate::attribution::totals::{Total, Unattributed};
 use crate::attribution::{GpuUse, Share};
 use crate::config::DcgmNames;
 use crate::gpu::MigInstance;
+use crate::notices::Seen;
 
 /// Counter or gauge, as Prometheus means them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,6 +146,10 @@ pub struct ShareRow<'a> {
 /// The agent about itself, as getters see it.
 #[derive(Debug, Clone, Default)]
 pub struct Own<'a> {
+    /// The node's name.
+    pub node: &'a str,
+    /// What the cloud says about the machine.
+    pub seen: Option<&'a Seen>,
     /// Version of the agent.
     pub version: &'a str,
     /// Version of the driver.
@@ -182,6 +188,7 @@ pub struct Own<'a> {
 pub fn table() -> impl Iterator<Item = &'static Family> {
     own::FAMILIES
         .iter()
+        .chain(node::FAMILIES)
         .chain(pod::FAMILIES)
         .chain(device::FAMILIES)
         .chain(health::FAMILIES)

@@ -11,6 +11,7 @@ pub mod exposition;
 pub mod families;
 pub mod gpu;
 pub mod http;
+pub mod notices;
 pub mod once;
 pub mod pods;
 pub mod ready;
@@ -50,7 +51,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     let gpus = GpuThread::start(config.nvml_library.clone()).context("the NVML thread could not be started")?;
     let config = Arc::new(config);
     let (clock, ready, stop) = (Clock::start(), Ready::default(), CancellationToken::new());
-    let (pods, latest) = (Arc::default(), Latest::default());
+    let (pods, latest) = (Arc::<pods::poll::Shared>::default(), Latest::default());
     let mut tasks = JoinSet::new();
     if let Some(socket) = config.kubelet_socket.clone() {
         ready.pending("kubelet", "no answer yet");
@@ -58,7 +59,12 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         let poll = pods::poll::Poll { socket, checkpoint, shared, clock, ready: ready.clone() };
         tasks.spawn(poll.run(stop.clone()));
     }
-    let sampler = Sampler::new(Arc::clone(&config), gpus, pods, (clock, ready.clone()), Arc::clone(&latest));
+    let board = Arc::<notices::Board>::default();
+    if let Some(authority) = config.metadata.clone() {
+        let watch = notices::Watch { authority, board: Arc::clone(&board), clock };
+        tasks.spawn(watch.run(stop.clone()));
+    }
+    let sampler = Sampler::new(Arc::clone(&config), gpus, (pods, board), (clock, ready.clone()), Arc::clone(&latest));
     tasks.spawn(sampler.run(stop.clone()));
     tasks.spawn(http::serve(listener, http::Views { latest, ready, clock, config }, stop.clone()));
     Ok(Running { address, tasks, stop })

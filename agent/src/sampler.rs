@@ -18,6 +18,7 @@ use crate::exposition::{self, Page, Sources};
 use crate::families::Own;
 use crate::gpu::thread::{Answer, GpuThread};
 use crate::gpu::{Absence, Failures, Reading};
+use crate::notices;
 use crate::pods::poll::{Pods, Shared};
 use crate::pods::processes::Processes;
 use crate::ready::Ready;
@@ -46,6 +47,7 @@ pub struct Sampler {
     config: Arc<Config>,
     gpus: GpuThread,
     pods: Arc<Shared>,
+    notices: Arc<notices::Board>,
     clock: Clock,
     ready: Ready,
     latest: Latest,
@@ -77,7 +79,7 @@ impl Sampler {
     pub fn new(
         config: Arc<Config>,
         gpus: GpuThread,
-        pods: Arc<Shared>,
+        (pods, notices): (Arc<Shared>, Arc<notices::Board>),
         (clock, ready): (Clock, Ready),
         latest: Latest,
     ) -> Self {
@@ -87,6 +89,7 @@ impl Sampler {
             config,
             gpus,
             pods,
+            notices,
             clock,
             ready,
             latest,
@@ -181,7 +184,8 @@ impl Sampler {
     }
 
     fn publish(&mut self, snapshot: &Snapshot, pods: &Pods, now: Duration, unix: f64) -> anyhow::Result<()> {
-        let own = self.own(snapshot, pods, now);
+        let seen = self.notices.load();
+        let own = Own { seen: Some(&seen), ..self.own(snapshot, pods, now) };
         let sources = Sources {
             snapshot,
             totals: &self.totals,
@@ -198,6 +202,8 @@ impl Sampler {
             sample_interval_seconds: self.config.sample_interval.as_secs_f64(),
             problem: self.state.absence.as_ref().map(|absence| absence.message.as_str().into()),
             pods_age_seconds: own.pods_age,
+            market: seen.market.clone(),
+            notices: seen.notices.clone(),
             gpus: usage::gpus(snapshot, &self.history, now),
         };
         self.state.page = (text.len(), series);
@@ -215,6 +221,8 @@ impl Sampler {
         holding.sort_unstable();
         holding.dedup();
         Own {
+            node: &self.config.node_name,
+            seen: None,
             version: env!("CARGO_PKG_VERSION"),
             driver_version: snapshot.driver_version.as_deref(),
             nvml_absence: self.state.absence.as_ref().map(|absence| absence.cause),

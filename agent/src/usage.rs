@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::attribution::{GpuUse, Share, Snapshot};
+use crate::notices::Notice;
 
 /// Readings are gathered in buckets this long.
 const BUCKET: Duration = Duration::from_secs(5);
@@ -116,6 +117,10 @@ pub struct Usage {
     pub problem: Option<Arc<str>>,
     /// Age of the map from devices to containers, seconds; `null` when there never was one.
     pub pods_age_seconds: Option<f64>,
+    /// How the machine is paid for, as the cloud says (`spot`, `on-demand`, …); `null` off-cloud.
+    pub market: Option<Arc<str>>,
+    /// What the cloud announced about the machine, most urgent first: `{kind, action, at, deadline}`.
+    pub notices: Vec<Notice>,
     /// In the driver's order.
     pub gpus: Vec<GpuUsage>,
 }

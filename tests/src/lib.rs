@@ -3,6 +3,7 @@
 pub mod caller;
 pub mod demo;
 pub mod kubelet;
+pub mod metadata;
 pub mod nvml;
 pub mod proc;
 pub mod python;

@@ -7,6 +7,8 @@ mod agent {
     mod mig;
     /// The faked node and the agent on it.
     mod node;
+    /// What the cloud announces.
+    mod notices;
     /// Whole pages and what other programs read from them.
     mod pages;
     /// Programs of others on the same NVML.

@@ -36,7 +36,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rcgen", &["provider/src/grpc/"]),
     ("rustls", &["provider/src/grpc/"]),
     ("axum", &["provider/src/http"]),
-    ("hyper", &["agent/src/http"]),
+    ("hyper", &["agent/src/http", "agent/src/notices/metadata.rs"]),
     ("flate2", &["agent/src/http", "agent/src/exposition"]),
 ];
 
