@@ -66,6 +66,8 @@ pub mod limits {
     pub const FILE: u64 = 4 << 20;
     /// A request to AWS waits this long for its turn, no longer.
     pub const AWS_TURN: Duration = Duration::from_secs(20);
+    /// A listing waits this long for spot prices, no longer.
+    pub const SPOT_PRICES: Duration = Duration::from_secs(8);
     /// Until EC2 is connected.
     pub const EC2_CONNECT: Duration = Duration::from_secs(4);
     /// One attempt of a call to EC2.
@@ -352,6 +354,7 @@ impl Config {
         let folder = self.file.parent().unwrap_or(Path::new("")).to_owned();
         let mut settle = |path: &mut PathBuf| *path = folder.join(&path);
         self.state.iter_mut().chain(&mut self.cloud.scenario).chain(&mut self.cloud.state).for_each(&mut settle);
+        self.cloud.price_overrides.iter_mut().for_each(&mut settle);
         settle(&mut self.expander.self_signed.ca_file);
         if let Some(tls) = &mut self.provider.tls {
             [&mut tls.cert, &mut tls.key, &mut tls.client_ca].into_iter().for_each(&mut settle);

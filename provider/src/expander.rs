@@ -1,7 +1,7 @@
 //! Which group to grow: a question in, a [`Decision`] with its reasons out. No clock, no I/O, no state of its own.
 //!
 //! ```text
-//! choices ─► bought ─► gpu_fit ─► offering ─► priority ─► waste ─► name ─► Decision
+//! choices ─► bought ─► gpu_fit ─► offering ─► priority ─► waste ─► price ─► name ─► Decision
 //!              │          each filter judges what the one before it left, and never drops all of it
 //!              └─► veto: every pod has a machine on its way
 //! ```
@@ -24,6 +24,7 @@ mod gpu_fit;
 mod offering;
 pub mod packing;
 mod pod;
+mod price;
 pub mod priority;
 mod waste;
 
@@ -68,13 +69,15 @@ pub enum Filter {
     Priority,
     /// The least GPU, then GPU memory, then CPU, then memory that nobody asked for.
     Waste,
+    /// The cheapest by the hour, for each pod that an option helps.
+    Price,
     /// One of what is left: the first by name. Without it every tied group is answered and CA's next expander decides.
     Name,
 }
 
 impl Filter {
     /// The default order: feasibility, then what the cloud refused lately, then the operator's wish, then taste.
-    pub const ALL: [Self; 5] = [Self::GpuFit, Self::Offering, Self::Priority, Self::Waste, Self::Name];
+    pub const ALL: [Self; 6] = [Self::GpuFit, Self::Offering, Self::Priority, Self::Waste, Self::Price, Self::Name];
 
     /// Its name in configurations, decisions and metrics.
     #[must_use]
@@ -84,6 +87,7 @@ impl Filter {
             Self::Offering => "offering",
             Self::Priority => "priority",
             Self::Waste => "waste",
+            Self::Price => "price",
             Self::Name => "name",
         }
     }
@@ -210,6 +214,7 @@ pub fn choose(choices: &[Choice<'_>], bought: &Bought, policy: &Policy, now: Tim
             Filter::Offering => offering::judge,
             Filter::Priority => priority::judge,
             Filter::Waste => waste::judge,
+            Filter::Price => price::judge,
             Filter::Name => first_by_name,
         };
         row = settle(filter.name(), row, judge, policy, &mut decision.candidates);

@@ -3,17 +3,17 @@
 //! capacity alone when it fails.
 
 pub mod calls;
-#[cfg_attr(not(test), expect(dead_code, reason = "templates will ask it"))]
 mod ec2;
 mod errors;
 mod groups;
 mod launch;
 mod manners;
 pub mod permissions;
+pub mod prices;
 mod tags;
 mod types;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
 use aws_config::{BehaviorVersion, Region, retry::RetryConfig};
@@ -41,6 +41,8 @@ pub struct Settings {
     pub region: Option<String>,
     /// Another address for the Auto Scaling API.
     pub endpoint: Option<String>,
+    /// The operator's own prices.
+    pub price_overrides: Option<PathBuf>,
     /// A group is ours when any of these matches.
     pub discovery: Vec<Discovery>,
 }
@@ -50,6 +52,7 @@ pub struct AutoScaling {
     client: Client,
     region: String,
     discovery: Vec<Discovery>,
+    prices: prices::Prices,
 }
 
 impl AutoScaling {
@@ -74,7 +77,9 @@ impl AutoScaling {
                 Some("no AWS region: set cloud.region in the configuration, or AWS_REGION"),
             ))
         })?;
-        Ok(Self { client: Client::new(&config), region, discovery: settings.discovery })
+        let ec2 = ec2::Ec2::new(&config, &region);
+        let prices = prices::Prices::new(ec2, &region, settings.price_overrides);
+        Ok(Self { client: Client::new(&config), region, discovery: settings.discovery, prices })
     }
 
     async fn discovered(&self, by: &Discovery) -> Result<Vec<AutoScalingGroup>, CloudError> {
@@ -133,7 +138,9 @@ impl Cloud for AutoScaling {
                 groups.filter_map(|group| groups::listed(group, &self.region)).map(|it| (it.group.id.clone(), it)),
             );
         }
-        Ok(found.into_values().collect())
+        let mut listing: Vec<_> = found.into_values().collect();
+        self.prices.put_on(&mut listing).await;
+        Ok(listing)
     }
 
     /// Zone after zone, until all have come or all have refused. Which zone is asked first follows from the token, so

@@ -117,6 +117,10 @@ impl Problems<'_> {
         for problem in specs.iter().filter_map(|spec| spec.parse::<crate::cloud::aws::Discovery>().err()) {
             self.say("cloud.discovery", problem.to_string(), "list specs in cluster-autoscaler's own syntax");
         }
+        let prices = self.config.cloud.price_overrides.as_deref().map(crate::cloud::aws::prices::overrides::read);
+        if let Some(Err(wrong)) = prices {
+            self.say("cloud.priceOverrides", wrong, "mend the file, or leave the key out");
+        }
     }
 
     #[cfg(not(feature = "aws"))]

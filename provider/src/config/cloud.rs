@@ -22,6 +22,9 @@ pub struct Cloud {
     /// `aws`: another address for the Auto Scaling API.
     #[serde(default)]
     pub endpoint: Option<String>,
+    /// `aws`: prices of the operator's own, lines of `type,market,place,dollars per hour`.
+    #[serde(default)]
+    pub price_overrides: Option<PathBuf>,
     /// `aws`: the cluster whose tag, with `k8s.io/cluster-autoscaler/enabled`, makes a group ours.
     #[serde(default)]
     pub cluster_name: Option<String>,

@@ -38,6 +38,31 @@ fn check_row(question: &str, expect: &str) {
 }
 
 #[test]
+fn of_equal_machines_the_cheapest_is_taken_and_one_without_a_price_is_not() {
+    let question = |rest: &str| {
+        format!(
+            "group east spot cpu 8 mem 32 gpu 1 nvidia-a10g 24 cents 45
+             group west spot cpu 8 mem 32 gpu 1 nvidia-a10g 24 cents 39
+             group nice spot cpu 8 mem 32 gpu 1 nvidia-a10g 24
+             pod a cpu 2 gpu 1
+             pod b cpu 2 gpu 1
+             {rest}"
+        )
+    };
+    check(
+        &question("option east 2 a b\noption west 2 a b\noption nice 2 a b"),
+        "west: 2 nodes for 2 pods
+         not east (price: $0.4500 an hour for each pod, where the best costs $0.3900 an hour for each pod)
+         not nice (price: no price known)",
+    );
+    check(
+        &question("filters price name\noption east 1 a b\noption west 2 a b"),
+        "east: 1 node for 2 pods
+         not west (price: $0.3900 an hour for each pod, where the best costs $0.2250 an hour for each pod)",
+    );
+}
+
+#[test]
 fn gpu_nodes_are_not_bought_for_cpu_pods() {
     check_row(
         "option a10g-spot 1 c d

@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+use super::prices::PriceOrigin;
+
 /// A name that is shared, compared and hashed often: cheap to clone, ordered by its text.
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident) => {
@@ -163,8 +165,10 @@ pub struct Group {
     pub labels: BTreeMap<String, String>,
     /// Taints of a new node.
     pub taints: Vec<Taint>,
-    /// Millionths of a US dollar for one machine for one hour; None when nobody said.
+    /// Millionths of a US dollar for one machine for one hour, the mean where zones differ; None when nobody said.
     pub price_micros: Option<u64>,
+    /// Who says so; None without a price.
+    pub price_origin: Option<PriceOrigin>,
     /// What this group says differently from CA's flags.
     pub overrides: Overrides,
     /// What a person should know: shown on the page, never acted on.

@@ -2,16 +2,59 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use crate::fleet::{
-    GroupView,
-    group::{Group, Market},
-    template::Dialect,
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    fleet::{
+        GroupView,
+        group::{Group, Market},
+        template::Dialect,
+    },
+    timestamp::Timestamp,
 };
 
 /// What one GiB of memory costs against one CPU, in thousandths: the ratio of Google's published per-unit prices
 /// (0.004446 against 0.033174 USD per hour for N1), close to what other clouds' machine types imply.
 const MEMORY_PER_CPU_MILLI: u64 = 134;
 const GIB: u64 = 1 << 30;
+
+/// Where a price is from, the most trusted first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PriceSource {
+    /// The operator's file.
+    Override,
+    /// The cloud's own record of its spot market.
+    SpotHistory,
+    /// The table that is shipped.
+    Table,
+    /// The embedded cloud's scenario.
+    Scenario,
+}
+
+impl PriceSource {
+    /// Its name in metrics and for people.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Override => "override",
+            Self::SpotHistory => "spot-history",
+            Self::Table => "table",
+            Self::Scenario => "scenario",
+        }
+    }
+}
+
+/// Who says what a machine costs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PriceOrigin {
+    /// Where from.
+    pub source: PriceSource,
+    /// When it was true: when the cloud was asked, or the date of the table's row. None where that is not known.
+    pub at: Option<Timestamp>,
+    /// Millionths of a US dollar by zone, where zones have prices of their own.
+    pub zones: BTreeMap<String, u64>,
+}
 
 /// Millionths of a US dollar per hour.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,7 +88,13 @@ pub fn node_price<'a>(
             && market.is_none_or(|market| market == group.market)
             && zone.is_none_or(|zone| group.zones.contains(zone))
     };
-    groups.filter(|view| alike(&view.group)).find_map(|view| view.group.price_micros)
+    groups.filter(|view| alike(&view.group)).find_map(|view| in_zone(&view.group, zone))
+}
+
+/// The group's price in that zone, if it has one of its own there.
+fn in_zone(group: &Group, zone: Option<&String>) -> Option<u64> {
+    let own = zone.and_then(|zone| group.price_origin.as_ref()?.zones.get(zone).copied());
+    own.or(group.price_micros)
 }
 
 /// The cheapest rates that the priced groups imply; None when no group has a price.

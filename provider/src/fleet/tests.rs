@@ -44,6 +44,7 @@ pub(crate) fn group(id: &str, min: u32, max: u32) -> Group {
         labels: BTreeMap::new(),
         taints: Vec::new(),
         price_micros: Some(400_000),
+        price_origin: None,
         overrides: Overrides::default(),
         warnings: Vec::new(),
     }

@@ -2,7 +2,7 @@
 //! text without scripts or anything from elsewhere, readable on a phone, by day and by night.
 
 mod decided;
-mod words;
+pub(crate) mod words;
 
 use std::{
     fmt::{self, Write as _},
@@ -19,7 +19,7 @@ use crate::{
     snapshot::Snapshot,
     timestamp::Timestamp,
 };
-use words::{Safe, date, dollars, span};
+use words::{Safe, date, span};
 
 /// Most decisions shown; `/decisions` has the others.
 pub const MOST_SHOWN: usize = 25;
@@ -156,7 +156,10 @@ fn group(out: &mut String, it: &GroupView, view: &View<'_>) -> fmt::Result {
     write!(
         out,
         "<td class=size data-label=\"per hour\">{}",
-        group.price_micros.map_or("<small>unknown</small>".to_owned(), dollars)
+        group.price_micros.map_or("<small>unknown</small>".to_owned(), |_| {
+            let (sum, says) = words::price(group, view.now);
+            format!("{sum}<br><small>{says}</small>")
+        })
     )?;
     size(out, it)?;
     let creating = live_creating(it);

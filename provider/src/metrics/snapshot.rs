@@ -147,12 +147,37 @@ pub const ROWS: &[Row] = &[
     ),
     gauge(
         "windlass_provider_group_price_dollars_per_hour",
-        &["group"],
-        "Price of one machine; absent where nobody said.",
+        &["group", "source"],
+        "Price of one machine, the mean of its zones, by who says so (override, spot-history, table, scenario); absent where nobody does.",
         |view, put| {
             for it in view.snapshot.fleet.groups() {
                 if let Some(micros) = it.group.price_micros {
-                    put(&[("group", it.group.id.as_str())], micros as f64 / 1e6);
+                    let source = it.group.price_origin.as_ref().map_or("", |origin| origin.source.name());
+                    put(&[("group", it.group.id.as_str()), ("source", source)], micros as f64 / 1e6);
+                }
+            }
+        },
+    ),
+    gauge(
+        "windlass_provider_group_zone_price_dollars_per_hour",
+        &["group", "zone"],
+        "Price of one machine in a zone, where zones have prices of their own.",
+        |view, put| {
+            for it in view.snapshot.fleet.groups() {
+                for (zone, micros) in it.group.price_origin.iter().flat_map(|origin| &origin.zones) {
+                    put(&[("group", it.group.id.as_str()), ("zone", zone)], *micros as f64 / 1e6);
+                }
+            }
+        },
+    ),
+    gauge(
+        "windlass_provider_group_price_timestamp_seconds",
+        &["group"],
+        "When the price was true: when the cloud was asked, or the date in the table; absent where that is not known.",
+        |view, put| {
+            for it in view.snapshot.fleet.groups() {
+                if let Some(at) = it.group.price_origin.as_ref().and_then(|origin| origin.at) {
+                    put(&[("group", it.group.id.as_str())], seconds(at));
                 }
             }
         },

@@ -88,6 +88,7 @@ pub(super) fn listed(asg: AutoScalingGroup, region: &str) -> Option<Listed> {
         labels: described.labels,
         taints: described.taints,
         price_micros: None,
+        price_origin: None,
         overrides: described.overrides,
         warnings: described.warnings,
     };

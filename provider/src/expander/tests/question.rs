@@ -6,7 +6,7 @@ use super::*;
 use crate::fleet::group::{Gpus, Market, Overrides, Shape};
 
 /// A question in words, one line each:
-/// `group NAME MARKET cpu N mem GIB [gpu COUNT MODEL GIB]`, `pod NAME cpu N mem GIB [gpu N] [want KEY=VALUE] [over MIB]`,
+/// `group NAME MARKET cpu N mem GIB [gpu COUNT MODEL GIB] [cents N]`, `pod NAME cpu N mem GIB [gpu N] [want KEY=VALUE] [over MIB]`,
 /// `option GROUP NODES PODS…`, `shunned GROUP WHY…`, `bought GROUP NODES PODS…`, `list NUMBER PATTERN`, `filters NAMES…`.
 #[derive(Default)]
 pub(super) struct Question {
@@ -106,7 +106,8 @@ fn group(words: &[&str]) -> Group {
         },
         labels: BTreeMap::new(),
         taints: Vec::new(),
-        price_micros: None,
+        price_micros: number(words, "cents").map(|cents| cents * 10_000),
+        price_origin: None,
         overrides: Overrides::default(),
         warnings: Vec::new(),
     }

@@ -50,6 +50,21 @@ fn a_node_is_priced_by_its_labels() {
 }
 
 #[test]
+fn a_node_costs_what_its_own_zone_costs() {
+    let zones = BTreeMap::from([("zone-a".to_owned(), 1), ("zone-b".to_owned(), 5)]);
+    let group = view("spot", |group| {
+        group.zones = zones.keys().cloned().collect();
+        group.price_origin = Some(PriceOrigin { source: PriceSource::SpotHistory, at: None, zones: zones.clone() });
+    });
+    let dialect = Dialect::aws();
+    let mut labels = dialect.labels(&group.group);
+    labels.insert("topology.kubernetes.io/zone".to_owned(), "zone-b".to_owned());
+    assert_eq!(node_price(&labels, std::iter::once(&group), &dialect), Some(5));
+    labels.remove("topology.kubernetes.io/zone");
+    assert_eq!(node_price(&labels, std::iter::once(&group), &dialect), Some(400_000));
+}
+
+#[test]
 fn a_pod_is_priced_at_the_cheapest_rates() {
     let groups = three();
     let rates = rates(groups.iter()).unwrap();

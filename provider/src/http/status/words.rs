@@ -2,10 +2,13 @@
 
 use std::fmt;
 
-use crate::timestamp::Timestamp;
+use crate::{
+    fleet::{group::Group, prices::PriceSource},
+    timestamp::Timestamp,
+};
 
 /// Text that came from elsewhere, safe between tags and in quoted attributes.
-pub(super) struct Safe<'a>(pub(super) &'a str);
+pub(crate) struct Safe<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Safe<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -28,7 +31,7 @@ impl fmt::Display for Safe<'_> {
 
 /// `2026-11-22 13:45:02`, in UTC. Days are turned into a date by counting years of March to February, in which the leap
 /// day is the last.
-pub(super) fn date(at: Timestamp) -> String {
+pub(crate) fn date(at: Timestamp) -> String {
     let (days, seconds) = (at.0 / 86_400_000, at.0 / 1000 % 86_400);
     let shifted = days + 719_468;
     let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
@@ -42,7 +45,7 @@ pub(super) fn date(at: Timestamp) -> String {
 }
 
 /// `now`, `12 s`, `5 min`, `3 h`, `2 days`.
-pub(super) fn span(between: std::time::Duration) -> String {
+pub(crate) fn span(between: std::time::Duration) -> String {
     match between.as_secs() {
         0 => "now".to_owned(),
         seconds @ 1..120 => format!("{seconds} s"),
@@ -53,11 +56,34 @@ pub(super) fn span(between: std::time::Duration) -> String {
 }
 
 /// Millionths of a dollar as dollars: `$0.4`, `$12.24`.
-pub(super) fn dollars(micros: u64) -> String {
+pub(crate) fn dollars(micros: u64) -> String {
     let (whole, part) = (micros / 1_000_000, micros % 1_000_000 / 100);
     let text = format!("${whole}.{part:04}");
     let end = text.trim_end_matches('0').len().max(text.len().saturating_sub(2));
     text.get(..end).unwrap_or(&text).to_owned()
+}
+
+/// What a machine costs, `$0.45` or `$14.25 to $55.04`, and who says so: `spot history, 3 min ago`. Empty without a price.
+pub(crate) fn price(group: &Group, now: Timestamp) -> (String, String) {
+    let (Some(micros), Some(origin)) = (group.price_micros, &group.price_origin) else {
+        return (group.price_micros.map(dollars).unwrap_or_default(), String::new());
+    };
+    let (low, high) = (origin.zones.values().min(), origin.zones.values().max());
+    let sum = match (low, high) {
+        (Some(low), Some(high)) if low < high => format!("{} to {}", dollars(*low), dollars(*high)),
+        _ => dollars(micros),
+    };
+    let day = |at: Timestamp| date(at).split(' ').next().unwrap_or_default().to_owned();
+    let says = match (origin.source, origin.at) {
+        (PriceSource::Override, _) => "your own price".to_owned(),
+        (PriceSource::SpotHistory, Some(at)) if now.since(at).as_secs() < 1 => "spot history, just now".to_owned(),
+        (PriceSource::SpotHistory, Some(at)) => format!("spot history, {} ago", span(now.since(at))),
+        (PriceSource::SpotHistory, None) => "spot history".to_owned(),
+        (PriceSource::Table, Some(at)) => format!("table of {}", day(at)),
+        (PriceSource::Table, None) => "table".to_owned(),
+        (PriceSource::Scenario, _) => "scenario".to_owned(),
+    };
+    (sum, says)
 }
 
 #[cfg(test)]

@@ -10,7 +10,10 @@ use std::{
 use serde_saphyr::{Location, Spanned};
 use windlass_proto::quantity;
 
-use crate::fleet::group::{Gpus, Group, GroupId, Shape, Taint, seconds};
+use crate::fleet::{
+    group::{Gpus, Group, GroupId, Shape, Taint, seconds},
+    prices::{PriceOrigin, PriceSource},
+};
 
 use super::{
     Event, Happening, Scenario, ScenarioError, SimGroup, Spans,
@@ -132,6 +135,11 @@ fn group(at: &At<'_>, written: WrittenGroup, common: &Spans) -> Result<SimGroup,
         labels: written.labels,
         taints: taints(&at.under("taints"), written.taints)?,
         price_micros,
+        price_origin: price_micros.map(|_| PriceOrigin {
+            source: PriceSource::Scenario,
+            at: None,
+            zones: BTreeMap::new(),
+        }),
         overrides: written.options,
         warnings: Vec::new(),
     };
