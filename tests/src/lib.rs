@@ -1,11 +1,13 @@
 //! The world, faked.
 
+pub mod aws;
 pub mod caller;
 pub mod demo;
 pub mod kubelet;
 pub mod metadata;
 pub mod nvml;
 pub mod proc;
+pub mod program;
 pub mod python;
 pub mod raw;
 pub mod recording;

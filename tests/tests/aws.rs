@@ -1,0 +1,23 @@
+//! The shipped provider on `cloud.kind: aws`: its own SDK, against AWS's APIs faked over HTTP. One file per concern.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod aws {
+    /// Broken answers, expired credentials, regions that do not answer.
+    mod bad_input;
+    /// Launches and refusals.
+    mod buying;
+    /// Which groups are ours.
+    mod discovery;
+    /// Who calls, how often, and what is signed.
+    mod manners;
+    /// Machines that go, and those that must not.
+    mod returning;
+    /// The program, the account and the client, together.
+    mod stage;
+    /// What a machine's state is called.
+    mod states;
+    /// What a machine that does not exist yet would be.
+    mod templates;
+    /// What people are told.
+    mod words;
+}
