@@ -20,7 +20,8 @@ pub(super) fn read(text: &str) -> Option<Moment> {
     let (hour, minute) = (parts.next()?.parse::<u64>().ok()?, parts.next()?.parse::<u64>().ok()?);
     let (second, fraction) = parts.next().map(|part| part.split_once('.').unwrap_or((part, "0")))?;
     let milli = format!("{fraction:0<3}").get(..3)?.parse::<u64>().ok()?;
-    let days = (0..).find(|days| self::date(*days) == (year, month, day) || self::date(*days).0 > year)?;
+    let days =
+        (0..).take_while(|days| self::date(*days).0 <= year).find(|days| self::date(*days) == (year, month, day))?;
     let seconds = days * 86_400 + hour * 3600 + minute * 60 + second.parse::<u64>().ok()?;
     Some(seconds * 1000 + milli)
 }
