@@ -120,7 +120,7 @@ impl Tally {
     fn slot(&mut self, pid: u32, processes: &Processes) -> &mut Measured {
         match processes.get(&pid) {
             Some(Whose::Container(owner)) => self.containers.entry(Arc::clone(owner)).or_default(),
-            Some(Whose::Host) => &mut self.host,
+            Some(Whose::Host | Whose::MpsServer) => &mut self.host,
             Some(Whose::Unknown) | None => &mut self.unknown,
         }
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 
 use crate::notices::metadata::Authority;
+use crate::pods::identity::{LabelNames, Shown};
 
 /// Everything that has a limit, and why the limit is where it is. Limits on foreign data stand beside their parsers:
 /// PodResources answers and ids in `pods/kubelet.rs`, files and pids in `pods/processes.rs`, devices in `gpu/nvml.rs`, totals in `attribution/totals.rs`.
@@ -31,6 +32,10 @@ pub mod limits {
     pub const PODS_INTERVAL: Duration = Duration::from_secs(10);
     /// How soon it may be asked again when a process of a container without a device appears.
     pub const PODS_INTERVAL_MIN: Duration = Duration::from_secs(2);
+    /// First pause after a question that the kubelet refused; doubled with each further one up to [`PODS_INTERVAL`].
+    pub const PODS_RETRY: Duration = Duration::from_secs(1);
+    /// How often the kubelet's Pods API is asked for every pod when nothing is new: labels may change.
+    pub const IDENTITY_INTERVAL: Duration = Duration::from_secs(60);
     /// Largest checkpoint file read: 1 MiB holds thousands of devices.
     pub const CHECKPOINT_MAX: u64 = 4 << 20;
     /// Connections served at once; further ones wait in the kernel's queue.
@@ -95,6 +100,20 @@ pub struct Args {
         default_value = "/var/lib/kubelet/device-plugins/kubelet_internal_checkpoint"
     )]
     pub kubelet_checkpoint: String,
+    /// The kubelet's Pods API (Kubernetes 1.36 and newer, behind a feature gate), for pod uids, labels and container ids; empty to leave it alone
+    #[arg(
+        long,
+        env = "WINDLASS_KUBELET_PODS_SOCKET",
+        value_name = "PATH",
+        default_value = "/var/lib/kubelet/pods-api/pods-api.sock"
+    )]
+    pub kubelet_pods_socket: String,
+    /// Pod labels to show as label_NAME on the pod's series, where they are known: a regular expression for whole label names [default: none]
+    #[arg(long, env = "WINDLASS_POD_LABELS", value_name = "REGEX", value_parser = LabelNames::parse)]
+    pub pod_labels: Option<LabelNames>,
+    /// Show the pod's uid as pod_uid on its series, where it is known
+    #[arg(long, env = "WINDLASS_POD_UID")]
+    pub pod_uid: bool,
     /// The host's /proc: process ids from NVML are the host's
     #[arg(long, env = "WINDLASS_HOST_PROC", value_name = "PATH", default_value = "/proc")]
     pub host_proc: PathBuf,
@@ -149,6 +168,10 @@ pub struct Config {
     pub kubelet_socket: Option<PathBuf>,
     /// The device manager's checkpoint.
     pub kubelet_checkpoint: Option<PathBuf>,
+    /// The socket of the kubelet's Pods API.
+    pub kubelet_pods_socket: Option<PathBuf>,
+    /// What of a pod's identity becomes labels of its series.
+    pub shown: Shown,
     /// The host's `/proc`.
     pub host_proc: PathBuf,
     /// The host's `/var/log`.
@@ -171,6 +194,8 @@ impl Default for Config {
             nvml_library: None,
             kubelet_socket: None,
             kubelet_checkpoint: None,
+            kubelet_pods_socket: None,
+            shown: Shown::default(),
             host_proc: "/proc".into(),
             host_logs: "/var/log".into(),
             metadata: None,
@@ -189,6 +214,8 @@ impl From<Args> for Config {
             nvml_library: args.nvml_library,
             kubelet_socket: path(args.kubelet_socket),
             kubelet_checkpoint: path(args.kubelet_checkpoint),
+            kubelet_pods_socket: path(args.kubelet_pods_socket),
+            shown: Shown { uid: args.pod_uid, labels: args.pod_labels },
             node_name: args.node_name.filter(|name| !name.is_empty()).unwrap_or_else(host_name),
             host_proc: args.host_proc,
             host_logs: args.host_logs,

@@ -11,11 +11,15 @@ use crate::attribution::totals::Totals;
 use crate::config::DcgmNames;
 use crate::families::{self, By, Family, Get, GpuRow, Kind, Own, Sample, ShareRow};
 use crate::gpu::{Gpu, MigInstance};
+use crate::pods::Owner;
+use crate::pods::identity::Identities;
 
 /// What a page is made from.
 pub struct Sources<'a> {
     /// The tick.
     pub snapshot: &'a Snapshot,
+    /// Uids and labels of pods.
+    pub identities: &'a Identities,
     /// The counters, advanced to the tick.
     pub totals: &'a Totals,
     /// Time of the reading, seconds since 1970.
@@ -125,7 +129,7 @@ impl<'a> Rows<'a> {
             .collect();
         let slots = [
             gpus.iter().map(|row| Some(gpu_labels(row, sources.node))).collect(),
-            shares.iter().map(|row| Some(share_labels(row, sources.node))).collect(),
+            shares.iter().map(|row| Some(share_labels(row, sources))).collect(),
             gpus.iter().enumerate().map(|(at, row)| Some(dcgm_labels(row, holder(&shares, at), sources))).collect(),
             shares.iter().map(|row| Some(dcgm_labels(row, Some(row), sources))).collect(),
             gpus.iter().map(|row| Some(dcgm_labels(row, None, sources))).collect(),
@@ -246,21 +250,25 @@ fn instances(row: &GpuRow<'_>, get: fn(&MigInstance) -> Option<f64>, node: &str)
     mig.iter().flatten().filter_map(sample).collect()
 }
 
-fn share_labels(row: &ShareRow<'_>, node: &str) -> Metric {
+fn share_labels(row: &ShareRow<'_>, sources: &Sources<'_>) -> Metric {
     let identity = &row.gpu.gpu.identity;
     let owner = &row.share.owner;
-    labelled(
-        [
-            ("namespace", (*owner.namespace).to_owned()),
-            ("pod", (*owner.pod).to_owned()),
-            ("container", (*owner.container).to_owned()),
-            ("gpu", identity.index.to_string()),
-            ("uuid", row.instance.map_or(&*identity.uuid, |instance| &*instance.uuid).to_owned()),
-            ("mig_profile", row.instance.map_or("", |instance| &*instance.profile).to_owned()),
-            ("node", node.to_owned()),
-        ]
-        .into_iter(),
-    )
+    let pairs: [(&str, String); 7] = [
+        ("namespace", (*owner.namespace).to_owned()),
+        ("pod", (*owner.pod).to_owned()),
+        ("container", (*owner.container).to_owned()),
+        ("gpu", identity.index.to_string()),
+        ("uuid", row.instance.map_or(&*identity.uuid, |instance| &*instance.uuid).to_owned()),
+        ("mig_profile", row.instance.map_or("", |instance| &*instance.profile).to_owned()),
+        ("node", sources.node.to_owned()),
+    ];
+    labelled(pairs.into_iter().chain(identity_pairs(owner, sources)))
+}
+
+/// The labels of a pod's identity.
+fn identity_pairs<'a>(owner: &Owner, sources: &Sources<'a>) -> impl Iterator<Item = (&'a str, String)> + use<'a> {
+    let labels = sources.identities.of(owner).map(|identity| identity.labels.as_slice());
+    labels.unwrap_or_default().iter().map(|(name, value)| (&**name, (**value).to_owned()))
 }
 
 /// Both kinds of row know their GPU.
@@ -283,9 +291,9 @@ impl OfGpu for ShareRow<'_> {
 fn dcgm_labels(of: &impl OfGpu, share: Option<&ShareRow<'_>>, sources: &Sources<'_>) -> Metric {
     let identity = of.identity();
     let owner = share.map(|row| &row.share.owner);
-    let name = |field: fn(&crate::pods::Owner) -> &str| owner.map_or("", |owner| field(owner)).to_owned();
+    let name = |field: fn(&Owner) -> &str| owner.map_or("", |owner| field(owner)).to_owned();
     let hostname = if sources.names == DcgmNames::V46 { "hostname" } else { "Hostname" };
-    let mut pairs = vec![
+    let mut pairs: Vec<(&str, String)> = vec![
         ("gpu", identity.index.to_string()),
         ("UUID", (*identity.uuid).to_owned()),
         ("device", identity.minor.map_or_else(String::new, |minor| format!("nvidia{minor}"))),
@@ -299,11 +307,18 @@ fn dcgm_labels(of: &impl OfGpu, share: Option<&ShareRow<'_>>, sources: &Sources<
     pairs.push(("namespace", name(|owner| &owner.namespace)));
     pairs.push(("pod", name(|owner| &owner.pod)));
     pairs.push(("container", name(|owner| &owner.container)));
+    for (name, value) in owner.into_iter().flat_map(|owner| identity_pairs(owner, sources)) {
+        // dcgm-exporter shows pod labels under their own names, where the series does not have one of that name already.
+        let name = name.strip_prefix("label_").unwrap_or(name);
+        if pairs.iter().all(|(taken, _)| *taken != name) {
+            pairs.push((name, value));
+        }
+    }
     labelled(pairs.into_iter())
 }
 
-fn labelled(pairs: impl Iterator<Item = (&'static str, String)>) -> Metric {
-    let pair = |(name, value): (&'static str, String)| {
+fn labelled<'a>(pairs: impl Iterator<Item = (&'a str, String)>) -> Metric {
+    let pair = |(name, value): (&str, String)| {
         let mut pair = LabelPair::default();
         pair.set_name(name.to_owned());
         pair.set_value(value);

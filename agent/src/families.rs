@@ -166,6 +166,8 @@ pub struct Own<'a> {
     pub last_reading: Option<f64>,
     /// Whether the kubelet's last answer was good; `None` when there is no kubelet.
     pub kubelet_up: Option<bool>,
+    /// Whether the kubelet's Pods API answered last; `None` where there is none.
+    pub pods_api_up: Option<bool>,
     /// Time of the kubelet's last good answer, seconds since 1970.
     pub kubelet_last_success: Option<f64>,
     /// Age of the map that is in use, seconds.

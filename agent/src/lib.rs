@@ -56,7 +56,8 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     if let Some(socket) = config.kubelet_socket.clone() {
         ready.pending("kubelet", "no answer yet");
         let (checkpoint, shared) = (config.kubelet_checkpoint.clone(), Arc::clone(&pods));
-        let poll = pods::poll::Poll { socket, checkpoint, shared, clock, ready: ready.clone() };
+        let (pods_socket, shown) = (config.kubelet_pods_socket.clone(), config.shown.clone());
+        let poll = pods::poll::Poll { socket, pods_socket, shown, checkpoint, shared, clock, ready: ready.clone() };
         tasks.spawn(poll.run(stop.clone()));
     }
     let board = Arc::<notices::Board>::default();

@@ -12,8 +12,9 @@ use crate::clock::Clock;
 use crate::config::{Config, limits};
 use crate::gpu::Reading;
 use crate::gpu::thread::GpuThread;
+use crate::pods::identity::Identities;
 use crate::pods::kubelet::Kubelet;
-use crate::pods::processes::Processes;
+use crate::pods::processes::{Processes, Sources};
 use crate::pods::{Holders, poll};
 use crate::sampler::pids;
 
@@ -29,7 +30,8 @@ pub async fn once(config: &Config, out: &mut impl Write) -> anyhow::Result<()> {
     tokio::time::sleep(BETWEEN).await;
     let reading = read(&gpus, &clock).await?;
     let mut processes = Processes::new(config.host_proc.clone(), config.host_logs.clone());
-    let resolved = processes.resolve(&pids(&reading), &holders, clock.now());
+    let sources = Sources { holders: &holders, identities: &Identities::default() };
+    let resolved = processes.resolve(&pids(&reading), sources, clock.now());
     let snapshot = attribute(reading, &holders, &resolved.whose);
     out.write_all(table(&config.node_name, &snapshot).as_bytes())?;
     Ok(())

@@ -1,10 +1,10 @@
 //! Who holds which device, as the kubelet tells it: containers, device ids in all their forms, and the lookup from a GPU to its holders.
-//! Pure values; the socket is in `pods/kubelet.rs`, processes are in `pods/processes.rs`.
+//! Pure values; the sockets are in `pods/kubelet.rs` and `pods/kubelet/pods.rs`, processes are in `pods/processes.rs`.
 //!
 //! The kubelet's PodResources names pods and containers but neither uids nor container ids, and a process tells only those two
-//! (`/proc/PID/cgroup`). For a GPU with one holder no join is needed. For a shared one the join is made, without the API server, from what
-//! the kubelet writes on the node:
+//! (`/proc/PID/cgroup`). For a GPU with one holder no join is needed. For a shared one the join is made from what is known on the node:
 //!
+//! 0. the kubelet's Pods API, or an informer, where there is one (`pods/identity.rs`): container id and pod uid -> names, exact.
 //! 1. `<host-logs>/containers/<pod>_<namespace>_<container>-<container id>.log`: container id -> (namespace, pod, container), exact.
 //! 2. else `<host-logs>/pods/<namespace>_<pod>_<uid>/`: pod uid -> (namespace, pod), and the container is the only one of that pod which holds the device.
 //! 3. else the device manager's checkpoint: pod uid -> container -> device ids, matched with the PodResources entry that holds the same ids.
@@ -13,6 +13,8 @@
 
 pub mod cgroup;
 pub mod checkpoint;
+pub mod device;
+pub mod identity;
 pub mod kubelet;
 pub mod poll;
 pub mod processes;
@@ -20,6 +22,7 @@ pub mod processes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use self::device::{Device, claimed, device, partition_profile};
 use crate::gpu::{Identity, MigInstance};
 
 /// A container, by the names that people and Prometheus use.
@@ -38,61 +41,10 @@ pub struct Owner {
 pub struct Assignment {
     /// Who got it.
     pub owner: Arc<Owner>,
-    /// The id as the device plugin made it, replica suffix included.
+    /// The id as the device plugin made it, replica suffix included; or the name of a claimed device.
     pub device_id: Box<str>,
-}
-
-/// A device id, understood.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Device {
-    /// `GPU-<uuid>` or `MIG-<uuid>`.
-    Uuid(Box<str>),
-    /// `MIG-GPU-<uuid>/<gpu instance>/<compute instance>`: MIG before driver R470.
-    Instance {
-        /// The GPU it is part of.
-        parent: Box<str>,
-        /// GPU instance id.
-        gpu_instance: u32,
-        /// Compute instance id.
-        compute_instance: u32,
-    },
-    /// GKE's `nvidia<minor>` and `nvidia<minor>/gi<instance>`.
-    Minor {
-        /// The n of `/dev/nvidia<n>`.
-        minor: u32,
-        /// GPU instance id, on a partitioned GPU.
-        gpu_instance: Option<u32>,
-    },
-}
-
-/// Understands a device id. The replica of a shared device (`::3`, `/vgpu3`) is dropped: replicas share one device.
-/// `None` for the slot ids of plugins that we do not know; their use is found through processes.
-#[must_use]
-pub fn device(id: &str) -> Option<Device> {
-    let id = id.split_once("::").map_or(id, |(device, _replica)| device);
-    if let Some(legacy) = id.strip_prefix("MIG-GPU-") {
-        let (uuid, ids) = legacy.split_once('/')?;
-        let (gpu_instance, compute_instance) = ids.split_once('/')?;
-        return Some(Device::Instance {
-            parent: format!("GPU-{uuid}").into(),
-            gpu_instance: gpu_instance.parse().ok()?,
-            compute_instance: compute_instance.parse().ok()?,
-        });
-    }
-    if id.starts_with("GPU-") || id.starts_with("MIG-") {
-        return Some(Device::Uuid(id.into()));
-    }
-    let mut parts = id.strip_prefix("nvidia")?.split('/');
-    let minor = parts.next()?.parse().ok()?;
-    let mut gpu_instance = None;
-    for part in parts {
-        match (part.strip_prefix("gi"), part.strip_prefix("vgpu")) {
-            (Some(instance), _) => gpu_instance = Some(instance.parse().ok()?),
-            (None, Some(_replica)) => {}
-            (None, None) => return None,
-        }
-    }
-    Some(Device::Minor { minor, gpu_instance })
+    /// Whether it came by a claim (DRA) and not through a device plugin.
+    pub claimed: bool,
 }
 
 /// The kubelet's answer, indexed by device.
@@ -112,18 +64,16 @@ impl Holders {
     #[must_use]
     pub fn new(assignments: Vec<Assignment>) -> Self {
         let mut holders = Self::default();
-        for assignment in &assignments {
-            let Some(device) = device(&assignment.device_id) else {
-                holders.unknown_ids += 1;
-                continue;
-            };
-            let owners = holders.by_device.entry(device).or_default();
-            if !owners.contains(&assignment.owner) {
-                owners.push(Arc::clone(&assignment.owner));
+        for Assignment { owner, device_id, claimed: by_claim } in &assignments {
+            let understood = if *by_claim { claimed(device_id) } else { device(device_id) };
+            match understood {
+                Some(device) => holders.by_device.entry(device).or_default().push(Arc::clone(owner)),
+                None => holders.unknown_ids += 1,
             }
         }
         for owners in holders.by_device.values_mut() {
             owners.sort_unstable();
+            owners.dedup();
         }
         holders.assignments = assignments;
         holders
@@ -147,6 +97,19 @@ impl Holders {
         self.gather([Some(Device::Uuid((*instance.uuid).into())), legacy, minor])
     }
 
+    /// Claimed MIG devices of a GPU with this profile, in order of placement; each with its holders.
+    #[must_use]
+    pub fn of_partitions(&self, gpu: &Identity, profile: &str) -> Vec<(u32, &[Arc<Owner>])> {
+        let wanted = partition_profile(profile);
+        let fits = |device: &Device| match device {
+            Device::Partition { minor, profile, placement, .. } => {
+                (Some(*minor) == gpu.minor && (**profile == *wanted || profile.is_empty())).then_some(*placement)
+            }
+            _ => None,
+        };
+        self.by_device.iter().filter_map(|(device, owners)| Some((fits(device)?, owners.as_slice()))).collect()
+    }
+
     fn gather<const N: usize>(&self, devices: [Option<Device>; N]) -> Vec<Arc<Owner>> {
         let mut owners: Vec<_> =
             devices.iter().flatten().filter_map(|device| self.by_device.get(device)).flatten().cloned().collect();
@@ -163,6 +126,8 @@ pub enum Whose {
     Container(Arc<Owner>),
     /// In no pod: the node's own.
     Host,
+    /// NVIDIA's MPS server: what it does, it does for its clients, wherever it runs.
+    MpsServer,
     /// In a pod that could not be named, gone, or not readable.
     Unknown,
 }
@@ -176,35 +141,12 @@ mod tests {
     }
 
     #[test]
-    fn every_form_of_device_id_is_understood() {
-        let uuid = |uuid: &str| Some(Device::Uuid(uuid.into()));
-        let minor = |minor, gpu_instance| Some(Device::Minor { minor, gpu_instance });
-        for (id, expect) in [
-            ("GPU-6a1f", uuid("GPU-6a1f")),
-            ("GPU-6a1f::0", uuid("GPU-6a1f")),
-            ("MIG-77aa::3", uuid("MIG-77aa")),
-            (
-                "MIG-GPU-6a1f/7/0",
-                Some(Device::Instance { parent: "GPU-6a1f".into(), gpu_instance: 7, compute_instance: 0 }),
-            ),
-            ("MIG-GPU-6a1f/7", None),
-            ("nvidia0", minor(0, None)),
-            ("nvidia3/gi1", minor(3, Some(1))),
-            ("nvidia0/vgpu7", minor(0, None)),
-            ("nvidia0/gi2/vgpu1", minor(0, Some(2))),
-            ("nvidia", None),
-            ("nvidia0/mystery", None),
-            ("slot-47", None),
-            ("", None),
-            ("::", None),
-        ] {
-            assert_eq!(device(id), expect, "{id}");
-        }
-    }
-
-    #[test]
     fn a_container_with_several_replicas_holds_the_gpu_once() {
-        let give = |owner: &Arc<Owner>, id: &str| Assignment { owner: Arc::clone(owner), device_id: id.into() };
+        let give = |owner: &Arc<Owner>, id: &str| Assignment {
+            owner: Arc::clone(owner),
+            device_id: id.into(),
+            claimed: false,
+        };
         let (a, b) = (owner("a", "main"), owner("b", "main"));
         let holders =
             Holders::new(vec![give(&b, "GPU-1::4"), give(&a, "GPU-1::0"), give(&a, "GPU-1::1"), give(&a, "slot-9")]);
@@ -223,16 +165,10 @@ mod tests {
             ..MigInstance::default()
         };
         for id in ["MIG-9", "MIG-GPU-1/5/0", "nvidia2/gi5", "MIG-9::1", "nvidia2/gi5/vgpu0"] {
-            let holders = Holders::new(vec![Assignment { owner: owner("a", "main"), device_id: id.into() }]);
+            let holders =
+                Holders::new(vec![Assignment { owner: owner("a", "main"), device_id: id.into(), claimed: false }]);
             assert_eq!(holders.of_instance(&gpu, &instance), [owner("a", "main")], "{id}");
             assert!(holders.of_gpu(&gpu).is_empty(), "{id}");
-        }
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn any_text_is_parsed_without_a_panic(id in ".*") {
-            let _parsed = device(&id);
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::gpu::thread::{Answer, GpuThread};
 use crate::gpu::{Absence, Failures, Reading};
 use crate::notices;
 use crate::pods::poll::{Pods, Shared};
-use crate::pods::processes::Processes;
+use crate::pods::processes::{Processes, Sources as Places};
 use crate::ready::Ready;
 use crate::usage::{self, History, Usage};
 
@@ -56,6 +56,7 @@ pub struct Sampler {
     totals: Totals,
     history: History,
     failures: Failures,
+    devices: BTreeSet<Arc<str>>,
     state: State,
 }
 
@@ -98,6 +99,7 @@ impl Sampler {
             totals: Totals::default(),
             history: History::default(),
             failures: Failures::new(),
+            devices: BTreeSet::new(),
             state: State::default(),
         }
     }
@@ -155,14 +157,24 @@ impl Sampler {
         if reading.gpus.is_empty() || reading.gpus.iter().any(|gpu| gpu.up || gpu.lost) {
             self.state.reached = Some(now);
         }
-        let resolved = self.processes.resolve(&pids(&reading), &pods.holders, now);
-        if resolved.stranger {
+        let identities = self.pods.identities.current();
+        let places = Places { holders: &pods.holders, identities: &identities };
+        let resolved = self.processes.resolve(&pids(&reading), places, now);
+        if resolved.stranger || self.new_device(&reading) {
             self.pods.stranger.notify_one();
         }
         let snapshot = attribute(reading, &pods.holders, &resolved.whose);
         self.totals.advance(&snapshot, now, self.config.sample_interval * limits::GAP_TICKS);
         self.history.record(&snapshot, now, unix);
         snapshot
+    }
+
+    /// Whether a GPU or a MIG instance is there that was not a tick ago: somebody is about to be given it.
+    fn new_device(&mut self, reading: &Reading) -> bool {
+        let instances = reading.gpus.iter().flat_map(|gpu| gpu.mig.iter().flatten()).map(|instance| &instance.uuid);
+        let devices = reading.gpus.iter().map(|gpu| &gpu.identity.uuid).chain(instances).cloned().collect();
+        let before = std::mem::replace(&mut self.devices, devices);
+        !before.is_empty() && !self.devices.is_subset(&before)
     }
 
     /// Tells readiness and the log when NVML comes and goes: once per change.
@@ -188,6 +200,7 @@ impl Sampler {
         let own = Own { seen: Some(&seen), ..self.own(snapshot, pods, now) };
         let sources = Sources {
             snapshot,
+            identities: &self.pods.identities.current(),
             totals: &self.totals,
             time: unix,
             node: &self.config.node_name,
@@ -231,6 +244,7 @@ impl Sampler {
             tick_seconds: self.state.tick_seconds,
             last_reading: self.state.last_reading,
             kubelet_up: pods.up,
+            pods_api_up: pods.identified,
             kubelet_last_success: pods.made.map(|(_, unix)| unix),
             pods_age: pods.made.map(|(made, _)| now.saturating_sub(made).as_secs_f64()),
             kubelet_failures: pods.failures,

@@ -30,6 +30,11 @@ contract!(
     "v1"
 );
 contract!(
+    /// The kubelet's Pods API, and what is read of a pod.
+    pods,
+    "v1alpha1"
+);
+contract!(
     /// The fields of Kubernetes core/v1 that Windlass reads or writes.
     core,
     "core"

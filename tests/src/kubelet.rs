@@ -1,4 +1,4 @@
-//! A kubelet's PodResources v1 API on a unix socket: the pods are what a test says, and so is what goes wrong.
+//! A kubelet's PodResources v1 API on a unix socket, and its Pods API where a test wants one: the pods are what a test says, and so is what goes wrong.
 //! It has a runtime of its own, so that stopping it cuts every connection at once, as a kubelet that dies does.
 
 use std::path::{Path, PathBuf};
@@ -7,15 +7,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use bytes::Bytes;
+use prost::Message as _;
 use tokio::net::UnixListener;
 use tokio::runtime::Runtime;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Request, Response, Status};
 use windlass_proto::podresources::pod_resources_lister_server::{PodResourcesLister, PodResourcesListerServer};
 use windlass_proto::podresources::{
-    AllocatableResourcesRequest, AllocatableResourcesResponse, ContainerDevices, ContainerResources,
-    GetPodResourcesRequest, GetPodResourcesResponse, ListPodResourcesRequest, ListPodResourcesResponse, PodResources,
+    AllocatableResourcesRequest, AllocatableResourcesResponse, ClaimResource, ContainerDevices, ContainerResources,
+    DynamicResource, GetPodResourcesRequest, GetPodResourcesResponse, ListPodResourcesRequest,
+    ListPodResourcesResponse, PodResources,
 };
+use windlass_proto::pods::pods_server::{Pods, PodsServer};
+use windlass_proto::pods::{ContainerStatus, ListPodsRequest, ListPodsResponse, ObjectMeta, Pod, PodStatus};
+
+use crate::proc::Container;
 
 /// What the kubelet does to a call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,6 +42,7 @@ pub enum Trouble {
 struct State {
     pods: Vec<PodResources>,
     allocatable: Vec<ContainerDevices>,
+    identities: Vec<Pod>,
     trouble: Trouble,
 }
 
@@ -42,6 +50,7 @@ struct State {
 #[derive(Debug)]
 pub struct Kubelet {
     socket: PathBuf,
+    pods_socket: Option<PathBuf>,
     service: Service,
     runtime: Option<Runtime>,
 }
@@ -50,15 +59,38 @@ pub struct Kubelet {
 struct Service {
     state: Arc<Mutex<State>>,
     calls: Arc<AtomicU64>,
+    pods_calls: Arc<AtomicU64>,
 }
 
 impl Kubelet {
     /// Listens on `kubelet.sock` in `folder`, with no pods.
     pub fn start(folder: &Path) -> anyhow::Result<Self> {
         let socket = folder.join("kubelet.sock");
-        let mut kubelet = Self { socket, service: Service::default(), runtime: None };
+        let mut kubelet = Self { socket, pods_socket: None, service: Service::default(), runtime: None };
         kubelet.resume()?;
         Ok(kubelet)
+    }
+
+    /// Serves the Pods API too, on `pods-api.sock` beside the other socket; what it says of pods is this.
+    pub fn serve_pods_api(&mut self, pods: Vec<Pod>) -> anyhow::Result<()> {
+        self.set_identities(pods);
+        self.pods_socket = Some(self.pods_socket());
+        self.resume()
+    }
+
+    /// Where the Pods API is, or would be: for `--kubelet-pods-socket`.
+    pub fn pods_socket(&self) -> PathBuf {
+        self.socket.with_file_name("pods-api.sock")
+    }
+
+    /// The Pods API says this of pods from now on.
+    pub fn set_identities(&self, pods: Vec<Pod>) {
+        self.service.state().identities = pods;
+    }
+
+    /// Calls of the Pods API since the start.
+    pub fn pods_calls(&self) -> u64 {
+        self.service.pods_calls.load(Ordering::Relaxed)
     }
 
     /// The socket, for `--kubelet-socket`.
@@ -91,8 +123,10 @@ impl Kubelet {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
-        // A socket that is gone already is what was wanted.
-        let _ = std::fs::remove_file(&self.socket);
+        for socket in [Some(&self.socket), self.pods_socket.as_ref()].into_iter().flatten() {
+            // A socket that is gone already is what was wanted.
+            let _ = std::fs::remove_file(socket);
+        }
     }
 
     /// Lives again, with the pods it had.
@@ -100,12 +134,18 @@ impl Kubelet {
         self.stop();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let inside = runtime.enter();
-        let listener =
-            UnixListener::bind(&self.socket).with_context(|| format!("listen on {}", self.socket.display()))?;
+        let listen = |socket: &PathBuf| {
+            let listener = UnixListener::bind(socket).with_context(|| format!("listen on {}", socket.display()));
+            listener.map(UnixListenerStream::new)
+        };
+        let (resources, pods) = (listen(&self.socket)?, self.pods_socket.as_ref().map(listen).transpose()?);
         drop(inside);
-        let service = PodResourcesListerServer::new(self.service.clone());
-        let server = tonic::transport::Server::builder();
-        runtime.spawn(server.serve_with_incoming(service, UnixListenerStream::new(listener)));
+        let server = || tonic::transport::Server::builder();
+        let lister = PodResourcesListerServer::new(self.service.clone());
+        runtime.spawn(server().serve_with_incoming(lister, resources));
+        if let Some(pods) = pods {
+            runtime.spawn(server().serve_with_incoming(PodsServer::new(self.service.clone()), pods));
+        }
         self.runtime = Some(runtime);
         Ok(())
     }
@@ -162,15 +202,66 @@ impl PodResourcesLister for Service {
     }
 }
 
+#[tonic::async_trait]
+impl Pods for Service {
+    async fn list_pods(&self, _: Request<ListPodsRequest>) -> Result<Response<ListPodsResponse>, Status> {
+        self.pods_calls.fetch_add(1, Ordering::Relaxed);
+        let pods = self.state().identities.iter().map(|pod| pod.encode_to_vec().into()).collect();
+        Ok(Response::new(ListPodsResponse { pods }))
+    }
+}
+
+/// What the Pods API says of a container's pod.
+pub fn identity(container: &Container, labels: &[(&str, &str)]) -> Pod {
+    let status = ContainerStatus {
+        name: Some(container.name.clone()),
+        container_id: Some(format!("containerd://{}", container.id)),
+    };
+    Pod {
+        metadata: Some(ObjectMeta {
+            name: Some(container.pod.clone()),
+            namespace: Some(container.namespace.clone()),
+            uid: Some(container.uid.clone()),
+            labels: labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+        }),
+        status: Some(PodStatus { container_statuses: vec![status], ..PodStatus::default() }),
+    }
+}
+
 /// A pod with one container that holds `ids` of `resource`.
 pub fn pod(namespace: &str, name: &str, container: &str, devices: &[(&str, &[&str])]) -> PodResources {
     let devices = devices.iter().map(|(resource, ids)| self::devices(resource, ids)).collect();
-    let container = ContainerResources { name: container.to_owned(), devices, ..ContainerResources::default() };
-    PodResources { name: name.to_owned(), namespace: namespace.to_owned(), containers: vec![container] }
+    let container = ContainerResources { name: bytes(container), devices, ..ContainerResources::default() };
+    PodResources { name: bytes(name), namespace: bytes(namespace), containers: vec![container] }
+}
+
+/// A pod with one container that claims devices of NVIDIA's DRA driver; several may share one (`share`).
+pub fn claimant(namespace: &str, name: &str, container: &str, devices: &[&str], share: Option<&str>) -> PodResources {
+    let device = |device: &&str| ClaimResource {
+        driver_name: bytes("gpu.nvidia.com"),
+        pool_name: bytes("node-a"),
+        device_name: bytes(device),
+        share_id: share.map(bytes),
+        ..ClaimResource::default()
+    };
+    let claim = DynamicResource {
+        claim_name: bytes("gpus"),
+        claim_namespace: bytes(namespace),
+        claim_resources: devices.iter().map(device).collect(),
+    };
+    let mut pod = pod(namespace, name, container, &[]);
+    if let Some(container) = pod.containers.first_mut() {
+        container.dynamic_resources = vec![claim];
+    }
+    pod
 }
 
 /// Some devices of one resource.
 pub fn devices(resource: &str, ids: &[&str]) -> ContainerDevices {
-    let device_ids = ids.iter().map(|&id| id.to_owned()).collect();
-    ContainerDevices { resource_name: resource.to_owned(), device_ids }
+    ContainerDevices { resource_name: bytes(resource), device_ids: ids.iter().map(|&id| bytes(id)).collect() }
+}
+
+/// A name as it travels.
+fn bytes(text: &str) -> Bytes {
+    text.to_owned().into()
 }

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod agent {
+    /// Uids, labels, claims, ids of all forms.
+    mod identity;
     /// MIG instances, their holders, a layout that changes.
     mod mig;
     /// The faked node and the agent on it.

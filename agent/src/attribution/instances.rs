@@ -50,7 +50,7 @@ fn measured(gpu: &Gpu, instance: &MigInstance, owner: &Arc<Owner>, processes: &P
     for process in list.iter().filter(inside) {
         match processes.get(&process.pid) {
             Some(Whose::Container(whose)) if whose == owner => sum.memory += process.memory.unwrap_or(0),
-            Some(Whose::Container(_) | Whose::Host) => {}
+            Some(Whose::Container(_) | Whose::Host | Whose::MpsServer) => {}
             Some(Whose::Unknown) | None => nameless = true,
         }
     }

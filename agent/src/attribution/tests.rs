@@ -13,7 +13,12 @@ fn owner(pod: &str) -> Arc<Owner> {
 }
 
 fn holders(given: &[(&str, &str)]) -> Holders {
-    Holders::new(given.iter().map(|(pod, id)| Assignment { owner: owner(pod), device_id: (*id).into() }).collect())
+    Holders::new(
+        given
+            .iter()
+            .map(|(pod, id)| Assignment { owner: owner(pod), device_id: (*id).into(), claimed: false })
+            .collect(),
+    )
 }
 
 /// A GPU with 10 GiB: its busy percentage, and (pid, SM percent, GiB) of its processes.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::*;
 use crate::attribution::attribute;
 use crate::gpu::{Gpu, Identity, Memory, MigInstance, Process, ProcessUtilization, Reading};
+use crate::pods::identity::{LabelNames, Pod, Shown};
 use crate::pods::{Assignment, Holders, Owner, Whose};
 
 const GIB: u64 = 1 << 30;
@@ -52,7 +53,7 @@ fn snapshot() -> Snapshot {
     let partitioned =
         Gpu { utilization: None, memory: None, process_utilization: None, mig: Some(vec![instance]), ..gpu(2) };
     let lost = Gpu { identity: identity(3), ..Gpu::default() };
-    let give = |owner: Arc<Owner>, id: &str| Assignment { owner, device_id: id.into() };
+    let give = |owner: Arc<Owner>, id: &str| Assignment { owner, device_id: id.into(), claimed: false };
     let holders = Holders::new(vec![
         give(owner("train", "main"), "GPU-0"),
         give(owner("a", "main"), "GPU-1::0"),
@@ -69,8 +70,16 @@ fn page(snapshot: &Snapshot, names: DcgmNames, series_max: usize) -> (Page, Stri
     totals.advance(snapshot, Duration::from_secs(10), Duration::from_secs(3));
     totals.advance(snapshot, Duration::from_secs(11), Duration::from_secs(3));
     let own = Own { version: "1.2.3", nvml_failures: vec![("power_usage", "not_supported", 2)], ..Own::default() };
-    let sources =
-        Sources { snapshot, totals: &totals, time: 1_700_000_000.5, node: "node-1", names, own: &own, series_max };
+    let sources = Sources {
+        snapshot,
+        identities: &Identities::default(),
+        totals: &totals,
+        time: 1_700_000_000.5,
+        node: "node-1",
+        names,
+        own: &own,
+        series_max,
+    };
     let page = render(&sources, 0).unwrap();
     let text = String::from_utf8(page.text.clone()).unwrap();
     (page, text)
@@ -216,4 +225,41 @@ fn without_gpus_the_agent_still_speaks_of_itself() {
     );
     assert!(text.contains(r#"windlass_agent_nvml_errors_total{call="power_usage",cause="not_supported"} 2"#));
     assert!(!text.contains("gpu_device_up"));
+}
+
+#[test]
+fn a_pods_uid_and_labels_stand_on_its_series_escaped() {
+    let shown = Shown { uid: true, labels: Some(LabelNames::parse("team|pod").unwrap()) };
+    let labels = [("team", "a\"b\\c\nd"), ("pod", "mine"), ("other", "x")];
+    let pod = Pod {
+        namespace: "ml".into(),
+        name: "train".into(),
+        uid: "u-1".into(),
+        labels: labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+        containers: Vec::new(),
+    };
+    let identities = Identities::new([pod], &shown);
+    let (snapshot, totals, own) = (snapshot(), Totals::default(), Own::default());
+    let (time, node, names, series_max) = (1.0, "node-1", DcgmNames::Compat, 1000);
+    let sources = Sources {
+        snapshot: &snapshot,
+        identities: &identities,
+        totals: &totals,
+        time,
+        node,
+        names,
+        own: &own,
+        series_max,
+    };
+    let text = String::from_utf8(render(&sources, 0).unwrap().text).unwrap();
+    let line = |family: &str, pod: &str| {
+        let fits = |line: &&str| line.starts_with(&format!("{family}{{")) && line.contains(&format!("pod=\"{pod}\""));
+        text.lines().find(fits).unwrap().to_owned()
+    };
+    let own = line("gpu_utilization", "train");
+    assert!(own.contains(r#"node="node-1",pod_uid="u-1",label_pod="mine",label_team="a\"b\\c\nd"}"#), "{own}");
+    let dcgm = line("DCGM_FI_DEV_GPU_UTIL", "train");
+    // A pod label named like a label of the series stays away from it.
+    assert!(dcgm.contains(r#"container="main",pod_uid="u-1",team="a\"b\\c\nd"}"#), "{dcgm}");
+    assert!(!line("gpu_utilization", "a").contains("pod_uid"), "not known, not shown");
 }

@@ -83,6 +83,13 @@ pub(super) const FAMILIES: &[Family] = &[
         "1 when the kubelet's last answer was good; absent without a kubelet.",
         |own| maybe(own.kubelet_up.map(flag)),
     ),
+    row(
+        "windlass_agent_pods_api_up",
+        Gauge,
+        "0 or 1",
+        "1 when the kubelet's Pods API, which tells uids and labels, answered last; absent where the kubelet has none.",
+        |own| maybe(own.pods_api_up.map(flag)),
+    ),
     row("windlass_agent_kubelet_errors_total", Counter, "calls", "Calls to the kubelet that failed.", |own| {
         maybe(own.kubelet_up.map(|_| own.kubelet_failures as f64))
     }),

@@ -24,7 +24,7 @@ fn a_table_for_people() {
     };
     let lost = Gpu { identity: gpu(2, 0).identity, ..Gpu::default() };
     let owner = Owner { namespace: "ml".into(), pod: "train-0".into(), container: "main".into() };
-    let holders = Holders::new(vec![Assignment { owner: Arc::new(owner), device_id: "GPU-0".into() }]);
+    let holders = Holders::new(vec![Assignment { owner: Arc::new(owner), device_id: "GPU-0".into(), claimed: false }]);
     let reading = Reading { driver_version: Some("580.95.05".into()), gpus: vec![gpu(0, 4), gpu(1, 0), lost] };
     let snapshot = attribute(reading, &holders, &[].into());
     let expect = "\

@@ -4,8 +4,9 @@
 /// A process's place among pods.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place<'a> {
-    /// The pod's uid with dashes; static pods have 32 hex digits without.
-    pub pod_uid: String,
+    /// The pod's uid with dashes; static pods have 32 hex digits without. Absent where a private cgroup namespace cuts it off: then only the
+    /// container's id is left.
+    pub pod_uid: Option<String>,
     /// The container's id, 64 hex digits; absent in the pod's own cgroup.
     pub container_id: Option<&'a str>,
 }
@@ -33,14 +34,23 @@ pub fn place(text: &str) -> Option<Place<'_>> {
 }
 
 fn place_in_path(path: &str) -> Option<Place<'_>> {
-    let (start, pod_uid) = path.rmatch_indices("pod").find_map(|(at, token)| {
+    let Some((start, pod_uid)) = pod_in_path(path) else {
+        // Seen from a container of the same pod the path begins at the pod: "/../cri-containerd-<id>.scope".
+        let id = container_id(path.strip_prefix("/../")?)?;
+        return Some(Place { pod_uid: None, container_id: Some(id) });
+    };
+    Some(Place { pod_uid: Some(pod_uid), container_id: container_id(path.get(start..)?) })
+}
+
+/// The last pod token of a path: where it ends, and its uid.
+fn pod_in_path(path: &str) -> Option<(usize, String)> {
+    path.rmatch_indices("pod").find_map(|(at, token)| {
         let start = at + token.len();
         let before = path.get(..at)?;
         // A token begins a path segment or follows the slice's dashes: "/pod<uid>", "-pod<uid>".
         let begins = before.is_empty() || before.ends_with(['/', '-']);
         begins.then(|| uid(path.get(start..)?).map(|uid| (start, uid)))?
-    })?;
-    Some(Place { pod_uid, container_id: container_id(path.get(start..)?) })
+    })
 }
 
 /// The uid at the start of a text: 36 characters with `-` or `_`, or 32 bare digits, and nothing that continues it.
@@ -83,7 +93,7 @@ mod tests {
             .replace("<static>", STATIC)
             .replace("<id>", ID);
         let found = place(&text);
-        let found = found.as_ref().map(|place| (place.pod_uid.as_str(), place.container_id));
+        let found = found.as_ref().map(|place| (place.pod_uid.as_deref().unwrap_or("-"), place.container_id));
         assert_eq!(found, expect, "{shape}");
     }
 
@@ -117,6 +127,8 @@ mod tests {
         }
         check("0::/kubepods/burstable/pod<static>/<id>", Some((STATIC, Some(ID))));
         check("0::/kubepods/burstable/pod<uid>", Some((UID, None)));
+        check("0::/../cri-containerd-<id>.scope", Some(("-", Some(ID))));
+        check("0::/../../podX/<id>", Some(("-", Some(ID))));
     }
 
     #[test]
@@ -131,6 +143,7 @@ mod tests {
             "0::/machine.slice/libpod-<id>.scope",
             "0::/kubepods/podnot-a-uid/<id>",
             "0::/mypod<uid>/<id>",
+            "0::/../../system.slice/sshd.service",
         ] {
             check(shape, None);
         }

@@ -46,7 +46,7 @@ pub type Names = BTreeMap<(String, String), Arc<Owner>>;
 pub fn join(text: &[u8], assignments: &[Assignment]) -> Result<Names, serde_json::Error> {
     let file: File = serde_json::from_slice(text)?;
     let mut by_owner: BTreeMap<&Arc<Owner>, BTreeSet<&str>> = BTreeMap::new();
-    for assignment in assignments {
+    for assignment in assignments.iter().filter(|assignment| !assignment.claimed) {
         by_owner.entry(&assignment.owner).or_default().insert(&assignment.device_id);
     }
     let mut by_container: BTreeMap<(String, String), BTreeSet<String>> = BTreeMap::new();
@@ -76,7 +76,7 @@ mod tests {
 
     fn give(pod: &str, container: &str, id: &str) -> Assignment {
         let owner = Owner { namespace: "ml".into(), pod: pod.into(), container: container.into() };
-        Assignment { owner: Arc::new(owner), device_id: id.into() }
+        Assignment { owner: Arc::new(owner), device_id: id.into(), claimed: false }
     }
 
     fn check(text: &str, assignments: &[Assignment], expect: &[(&str, &str)]) {

@@ -1,5 +1,5 @@
-//! The loop that asks the kubelet: every ten seconds, and at once when a stranger shows up; a failure keeps the last good map.
-//! Publishes one immutable value that the sampler reads and never waits for.
+//! The loop that asks the kubelet: every ten seconds, and soon when a stranger shows up; a failure keeps the last good map and is asked after
+//! again with growing pauses. Publishes immutable values that the sampler reads and never waits for.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::Holders;
 use super::checkpoint::{self, Names};
-use super::kubelet::Kubelet;
+use super::identity::{Identities, Known, Shown, Source};
+use super::kubelet::pods::PodsApi;
+use super::kubelet::{Kubelet, Refusal};
 use crate::clock::Clock;
 use crate::config::limits;
 use crate::ready::Ready;
@@ -28,6 +30,8 @@ pub struct Pods {
     pub up: Option<bool>,
     /// Questions that failed.
     pub failures: u64,
+    /// Whether the Pods API answered last; `None` where the kubelet has none.
+    pub identified: Option<bool>,
 }
 
 /// What the sampler and the loop share.
@@ -35,7 +39,9 @@ pub struct Pods {
 pub struct Shared {
     /// The value in use.
     pub pods: ArcSwap<Pods>,
-    /// Rung when a process of an unknown container appears.
+    /// Uids and labels of pods, from the kubelet or from an informer.
+    pub identities: Known,
+    /// Rung when a process of an unknown container, or a new device, appears.
     pub stranger: Notify,
 }
 
@@ -44,6 +50,10 @@ pub struct Shared {
 pub struct Poll {
     /// The kubelet's socket.
     pub socket: PathBuf,
+    /// The socket of the kubelet's Pods API, which few kubelets have yet.
+    pub pods_socket: Option<PathBuf>,
+    /// What of a pod's identity becomes labels.
+    pub shown: Shown,
     /// The device manager's checkpoint.
     pub checkpoint: Option<PathBuf>,
     /// Where the map is published.
@@ -54,25 +64,96 @@ pub struct Poll {
     pub ready: Ready,
 }
 
+/// How the asking goes, from question to question.
+#[derive(Debug, Default)]
+struct Pace {
+    /// Refusals in a row.
+    refusals: u32,
+    /// Whether a stranger asked for this question.
+    rung: bool,
+    /// When every pod was last asked for, monotonic.
+    identified: Option<Duration>,
+}
+
+impl Pace {
+    /// How long to wait after an answer, and after how long a stranger is heard. One that is refused asks again after one second, two, four…:
+    /// a kubelet that restarts is found soon, one that limits calls is not pressed, and strangers wait.
+    fn pauses(&self) -> (Duration, Duration) {
+        let Some(doublings) = self.refusals.checked_sub(1) else {
+            return (limits::PODS_INTERVAL, limits::PODS_INTERVAL_MIN);
+        };
+        let pause = limits::PODS_RETRY.saturating_mul(1 << doublings.min(8)).min(limits::PODS_INTERVAL);
+        (pause, limits::PODS_INTERVAL)
+    }
+}
+
 impl Poll {
-    /// Asks for as long as the agent runs. Ends only when cancelled, or when the socket's path is no path.
+    /// Asks for as long as the agent runs. Ends only when cancelled, or when a socket's path is no path.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let mut kubelet = Kubelet::new(&self.socket).map_err(|error| {
             anyhow::anyhow!("--kubelet-socket {}: {error}; give an absolute path", self.socket.display())
         })?;
+        let mut api = self.pods_api()?;
+        let mut pace = Pace::default();
         loop {
             let before = Pods::clone(&self.shared.pods.load());
             let answer = kubelet.holders().await;
-            self.shared.pods.store(Arc::new(self.next(before, answer)));
-            tokio::select! {
+            pace.refusals = if answer.is_ok() { 0 } else { pace.refusals.saturating_add(1) };
+            let mut next = self.next(before, answer);
+            if let Some(api) = &mut api {
+                self.identify(api, &mut next, &mut pace).await;
+            }
+            self.shared.pods.store(Arc::new(next));
+            let (pause, deaf) = pace.pauses();
+            pace.rung = tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                () = tokio::time::sleep(limits::PODS_INTERVAL) => {}
-                () = rung(&self.shared.stranger) => {}
+                () = tokio::time::sleep(pause) => false,
+                () = rung(&self.shared.stranger, deaf) => true,
+            };
+        }
+    }
+
+    fn pods_api(&self) -> anyhow::Result<Option<PodsApi>> {
+        let api = self.pods_socket.as_deref().map(|socket| {
+            PodsApi::new(socket).map_err(|error| {
+                anyhow::anyhow!("--kubelet-pods-socket {}: {error}; give an absolute path", socket.display())
+            })
+        });
+        api.transpose()
+    }
+
+    /// Asks the Pods API when there is a reason: a holder without identity, a stranger, or labels that may have changed.
+    async fn identify(&self, api: &mut PodsApi, pods: &mut Pods, pace: &mut Pace) {
+        if !api.exists() {
+            pods.identified = None;
+            return;
+        }
+        let known = self.shared.identities.current();
+        let nameless = || pods.holders.assignments.iter().any(|assignment| known.of(&assignment.owner).is_none());
+        let now = self.clock.now();
+        let fresh = pace.identified.is_some_and(|at| now.saturating_sub(at) < limits::IDENTITY_INTERVAL);
+        if fresh && pods.identified == Some(true) && !pace.rung && !nameless() {
+            return;
+        }
+        match api.pods().await {
+            Ok(found) => {
+                if pods.identified != Some(true) {
+                    tracing::info!(pods = found.len(), "the kubelet's Pods API answers");
+                }
+                (pods.identified, pace.identified) = (Some(true), Some(now));
+                let identities = Identities::new(found, &self.shown);
+                self.shared.identities.publish(Source::Kubelet, Some(identities));
+            }
+            Err(Refusal { reason, .. }) => {
+                if pods.identified != Some(false) {
+                    tracing::warn!("the kubelet's Pods API does not answer: {reason}");
+                }
+                pods.identified = Some(false);
             }
         }
     }
 
-    fn next(&self, before: Pods, answer: Result<Holders, String>) -> Pods {
+    fn next(&self, before: Pods, answer: Result<Holders, Refusal>) -> Pods {
         let socket = self.socket.display();
         match answer {
             Ok(mut holders) => {
@@ -104,9 +185,9 @@ impl Poll {
     }
 }
 
-/// A ring is heard, but not before the shortest interval has passed.
-async fn rung(stranger: &Notify) {
-    tokio::time::sleep(limits::PODS_INTERVAL_MIN).await;
+/// A ring is heard, but not before this much time has passed.
+async fn rung(stranger: &Notify, deaf: Duration) {
+    tokio::time::sleep(deaf).await;
     stranger.notified().await;
 }
 
@@ -123,4 +204,19 @@ pub fn names(path: &Path, holders: &Holders) -> Names {
         tracing::warn!(path = %path.display(), %error, "the kubelet's checkpoint is not understood");
         Names::new()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kubelet_that_refuses_is_asked_with_growing_pauses() {
+        let after = |refusals| Pace { refusals, ..Pace::default() }.pauses();
+        let seconds = Duration::from_secs;
+        assert_eq!(after(0), (seconds(10), seconds(2)));
+        let pauses: Vec<u64> = (1..7).map(|refusals| after(refusals).0.as_secs()).collect();
+        assert_eq!(pauses, [1, 2, 4, 8, 10, 10]);
+        assert_eq!(after(u32::MAX), (seconds(10), seconds(10)), "strangers wait");
+    }
 }

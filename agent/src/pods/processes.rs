@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::cgroup::place;
+use super::identity::Identities;
 use super::{Holders, Owner, Whose};
 
 /// How often a known pid's start time is read again, and how long a pid is remembered after it left the GPU: its last
@@ -16,6 +17,8 @@ const RECHECK: Duration = Duration::from_secs(10);
 const RELIST: Duration = Duration::from_secs(2);
 /// Pids remembered: a hundred for each of 40 GPUs.
 const PIDS_MAX: usize = 4096;
+/// What the kernel keeps of `nvidia-cuda-mps-server`, which computes for its clients.
+const MPS_SERVER: &str = "nvidia-cuda-mps";
 /// Largest file taken from `/proc`, and largest directory listing.
 const CGROUP_MAX: u64 = 64 << 10;
 const ENTRIES_MAX: usize = 16_384;
@@ -32,6 +35,17 @@ pub struct Processes {
     containers: BTreeMap<Box<str>, Arc<Owner>>,
     pods: BTreeMap<Box<str>, PodName>,
     relist_due: Duration,
+    /// When pids were last resolved.
+    last: Duration,
+}
+
+/// What is known on the node about containers, apart from its files.
+#[derive(Debug, Clone, Copy)]
+pub struct Sources<'a> {
+    /// Who holds what.
+    pub holders: &'a Holders,
+    /// Pods by uid and containers by id.
+    pub identities: &'a Identities,
 }
 
 #[derive(Debug, Clone)]
@@ -63,16 +77,18 @@ impl Processes {
     #[must_use]
     pub fn new(proc: PathBuf, logs: PathBuf) -> Self {
         let (known, containers, pods) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { proc, logs, known, containers, pods, relist_due: Duration::ZERO }
+        Self { proc, logs, known, containers, pods, relist_due: Duration::ZERO, last: Duration::ZERO }
     }
 
     /// Finds out to whom the pids belong. `now` is monotonic. Reads files: a few microseconds for each new pid.
-    pub fn resolve(&mut self, pids: &BTreeSet<u32>, holders: &Holders, now: Duration) -> Resolved {
+    pub fn resolve(&mut self, pids: &BTreeSet<u32>, sources: Sources<'_>, now: Duration) -> Resolved {
         self.known.retain(|_, known| now.saturating_sub(known.seen) < RECHECK);
+        let last = std::mem::replace(&mut self.last, now);
         let mut resolved = Resolved::default();
         for &pid in pids {
-            let recheck = self.known.get(&pid).is_none_or(|known| now.saturating_sub(known.checked) >= known.pace());
-            if recheck && !self.check(pid, holders, now, &mut resolved) {
+            // A pid that was away for a while may be another process by now: its start time tells.
+            let due = |known: &Known| known.seen < last || now.saturating_sub(known.checked) >= known.pace();
+            if self.known.get(&pid).is_none_or(due) && !self.check(pid, sources, now, &mut resolved) {
                 continue;
             }
             if let Some(known) = self.known.get_mut(&pid) {
@@ -84,7 +100,7 @@ impl Processes {
     }
 
     /// Looks at a pid that is new or due. False when there is no room to remember it.
-    fn check(&mut self, pid: u32, holders: &Holders, now: Duration, resolved: &mut Resolved) -> bool {
+    fn check(&mut self, pid: u32, sources: Sources<'_>, now: Duration, resolved: &mut Resolved) -> bool {
         let start_time = start_time(&self.proc, pid);
         let new = !self.known.contains_key(&pid);
         if let Some(known) = self.known.get_mut(&pid) {
@@ -96,39 +112,38 @@ impl Processes {
         } else if self.known.len() >= PIDS_MAX {
             return false;
         }
-        let whose = self.whose(pid, holders, now);
+        let whose = self.whose(pid, sources, now);
         resolved.stranger |= match &whose {
-            Whose::Container(owner) => !holders.assignments.iter().any(|assignment| assignment.owner == *owner),
+            Whose::Container(owner) => !sources.holders.assignments.iter().any(|assignment| assignment.owner == *owner),
             Whose::Unknown => new,
-            Whose::Host => false,
+            Whose::Host | Whose::MpsServer => false,
         };
         self.known.insert(pid, Known { whose, start_time, checked: now, seen: now });
         true
     }
 
-    fn whose(&mut self, pid: u32, holders: &Holders, now: Duration) -> Whose {
-        let Some(text) = read(&self.proc.join(pid.to_string()).join("cgroup")) else { return Whose::Unknown };
+    fn whose(&mut self, pid: u32, Sources { holders, identities }: Sources<'_>, now: Duration) -> Whose {
+        let folder = self.proc.join(pid.to_string());
+        let Some(text) = read(&folder.join("cgroup")) else { return Whose::Unknown };
+        if read(&folder.join("comm")).is_some_and(|name| name.trim_end() == MPS_SERVER) {
+            return Whose::MpsServer;
+        }
         let Some(place) = place(&text) else { return Whose::Host };
+        let uid = place.pod_uid.as_deref().unwrap_or_default();
+        if let Some(owner) = place.container_id.and_then(|id| identities.container(id)) {
+            return Whose::Container(Arc::clone(owner));
+        }
         let listed = |this: &Self| {
-            place.container_id.is_some_and(|id| this.containers.contains_key(id))
-                || this.pods.contains_key(&*place.pod_uid)
+            place.container_id.is_some_and(|id| this.containers.contains_key(id)) || this.pods.contains_key(uid)
         };
         if !listed(self) && now >= self.relist_due {
             self.relist_due = now + RELIST;
             self.list();
         }
         let by_id = place.container_id.and_then(|id| self.containers.get(id)).cloned();
-        let by_pod = || self.only_holder(&place.pod_uid, holders);
-        let by_checkpoint =
-            || only(holders.names.iter().filter(|((uid, _), _)| *uid == place.pod_uid).map(|(_, owner)| owner));
+        let by_pod = || only_holder(self.pods.get(uid).or_else(|| identities.name(uid))?, holders);
+        let by_checkpoint = || only(holders.names.iter().filter(|((of, _), _)| of == uid).map(|(_, owner)| owner));
         by_id.or_else(by_pod).or_else(by_checkpoint).map_or(Whose::Unknown, Whose::Container)
-    }
-
-    /// The one container of a pod that holds a GPU; several would be a guess.
-    fn only_holder(&self, uid: &str, holders: &Holders) -> Option<Arc<Owner>> {
-        let (namespace, pod) = self.pods.get(uid)?;
-        let of_pod = holders.assignments.iter().map(|assignment| &assignment.owner);
-        only(of_pod.filter(|owner| owner.namespace == *namespace && owner.pod == *pod))
     }
 
     /// Lists the kubelet's log directories: their names alone are read.
@@ -136,6 +151,12 @@ impl Processes {
         self.containers = entries(&self.logs.join("containers")).filter_map(|name| container_log(&name)).collect();
         self.pods = entries(&self.logs.join("pods")).filter_map(|name| pod_log(&name)).collect();
     }
+}
+
+/// The one container of a pod that holds a GPU; several would be a guess.
+fn only_holder((namespace, pod): &PodName, holders: &Holders) -> Option<Arc<Owner>> {
+    let of_pod = holders.assignments.iter().map(|assignment| &assignment.owner);
+    only(of_pod.filter(|owner| owner.namespace == *namespace && owner.pod == *pod))
 }
 
 fn only<'a>(mut owners: impl Iterator<Item = &'a Arc<Owner>>) -> Option<Arc<Owner>> {
@@ -166,11 +187,12 @@ fn entries(directory: &Path) -> impl Iterator<Item = String> {
     listing.take(ENTRIES_MAX).filter_map(|entry| entry.file_name().into_string().ok())
 }
 
+/// A file's text, whatever its bytes are: a process may choose its name freely.
 fn read(path: &Path) -> Option<String> {
     use std::io::Read as _;
-    let mut text = String::new();
-    std::fs::File::open(path).ok()?.take(CGROUP_MAX).read_to_string(&mut text).ok()?;
-    Some(text)
+    let mut bytes = Vec::new();
+    std::fs::File::open(path).ok()?.take(CGROUP_MAX).read_to_end(&mut bytes).ok()?;
+    Some(String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
 }
 
 /// Field 22 of `/proc/PID/stat`, in clock ticks since boot. The name in field 2 may hold spaces and parentheses: the last one ends it.
@@ -178,7 +200,9 @@ fn start_time(proc: &Path, pid: u32) -> Option<u64> {
     parse_start_time(&read(&proc.join(pid.to_string()).join("stat"))?)
 }
 
-fn parse_start_time(stat: &str) -> Option<u64> {
+/// The start time out of a `stat` line.
+#[must_use]
+pub fn parse_start_time(stat: &str) -> Option<u64> {
     let (_, after_name) = stat.rsplit_once(')')?;
     after_name.split_ascii_whitespace().nth(19)?.parse().ok()
 }

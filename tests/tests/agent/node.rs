@@ -45,6 +45,7 @@ impl Node {
         let mut config = Config {
             nvml_library: Some(gpus.library()),
             kubelet_socket: Some(kubelet.socket().to_owned()),
+            kubelet_pods_socket: Some(kubelet.pods_socket()),
             host_proc: host.proc(),
             host_logs: host.logs(),
             sample_interval: INTERVAL,
@@ -56,6 +57,11 @@ impl Node {
         let agent = runtime.block_on(windlass_agent::start(config)).unwrap();
         let scraper = Scraper::connect(agent.address).unwrap();
         Self { gpus, kubelet, host, _agent: agent, _runtime: runtime, scraper }
+    }
+
+    /// The kubelet has the Pods API from now on, and says this of pods.
+    pub(crate) fn serve_pods_api(&mut self, pods: Vec<windlass_proto::pods::Pod>) {
+        self.kubelet.serve_pods_api(pods).unwrap();
     }
 
     /// Any answer of the agent.

@@ -97,7 +97,7 @@ fn containers_of_one_pod_and_mps_clients_are_told_apart() {
     let id = |replica| format!("{}::{replica}", gpu_uuid(0));
     let mut both = pod("ml", "pair", "server", &[("nvidia.com/gpu.shared", &[id(0).as_str(), id(1).as_str()])]);
     let mut sidecar = both.containers[0].clone();
-    sidecar.name = "sidecar".to_owned();
+    sidecar.name = "sidecar".into();
     sidecar.devices = vec![devices("nvidia.com/gpu.shared", &[id(2).as_str()])];
     both.containers.push(sidecar);
     let mut node = Node::start(&profile, vec![both], |host| {

@@ -162,18 +162,14 @@ fn a_kubelet_that_is_slow_or_refuses_keeps_the_last_map() {
 /// A pod with many containers, each with a device that is no GPU of this node.
 fn crowd(containers: usize, name: &str) -> PodResources {
     let container = |place: usize| ContainerResources {
-        name: format!("{name}-{place}"),
+        name: format!("{name}-{place}").into(),
         devices: vec![ContainerDevices {
-            resource_name: "vendor.com/nic".to_owned(),
-            device_ids: vec![format!("nic-{place}")],
+            resource_name: "vendor.com/nic".into(),
+            device_ids: vec![format!("nic-{place}").into()],
         }],
         ..ContainerResources::default()
     };
-    PodResources {
-        name: "crowd".to_owned(),
-        namespace: "ml".to_owned(),
-        containers: (0..containers).map(container).collect(),
-    }
+    PodResources { name: "crowd".into(), namespace: "ml".into(), containers: (0..containers).map(container).collect() }
 }
 
 #[test]

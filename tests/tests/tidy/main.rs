@@ -14,6 +14,7 @@ const FILE_LINES: usize = 400;
 const HOMES: &[(&str, &[&str])] = &[
     ("nvml_wrapper", &["agent/src/gpu/"]),
     ("windlass_proto::podresources", &["agent/src/pods/kubelet.rs", "agent/src/pods/kubelet/"]),
+    ("windlass_proto::pods", &["agent/src/pods/kubelet/"]),
     (
         "tonic::",
         &["agent/src/pods/kubelet.rs", "agent/src/pods/kubelet/", "provider/src/grpc.rs", "provider/src/grpc/"],

@@ -48,12 +48,14 @@ fn holders(owners: &[(&str, &str)]) -> Holders {
     let give = |(at, (pod, container)): (usize, &(&str, &str))| Assignment {
         owner: owner(pod, container),
         device_id: format!("GPU-1::{at}").into(),
+        claimed: false,
     };
     Holders::new(owners.iter().enumerate().map(give).collect())
 }
 
 fn whose(processes: &mut Processes, pid: u32, holders: &Holders, now: u64) -> (Option<Whose>, bool) {
-    let resolved = processes.resolve(&BTreeSet::from([pid]), holders, Duration::from_secs(now));
+    let sources = Sources { holders, identities: &Identities::default() };
+    let resolved = processes.resolve(&BTreeSet::from([pid]), sources, Duration::from_secs(now));
     (resolved.whose.get(&pid).cloned(), resolved.stranger)
 }
 
@@ -93,7 +95,8 @@ fn the_checkpoint_names_what_the_logs_do_not() {
     node.process(41, 7, &format!("0::/kubepods/pod{UID}/{}", id('a')));
     let names = [((UID.to_owned(), "main".to_owned()), owner("train-0", "main"))].into();
     let holders = Holders { names, ..holders(&[]) };
-    let found = node.processes().resolve(&BTreeSet::from([41]), &holders, Duration::ZERO);
+    let sources = Sources { holders: &holders, identities: &Identities::default() };
+    let found = node.processes().resolve(&BTreeSet::from([41]), sources, Duration::ZERO);
     assert_eq!(found.whose[&41], Whose::Container(owner("train-0", "main")));
 }
 
@@ -110,6 +113,53 @@ fn a_reused_pid_is_another_process() {
     node.process(41, 900, &format!("0::/kubepods/pod{UID}/{}", id('b')));
     assert_eq!(whose(&mut processes, 41, &known, 5).0, a, "not looked at again yet");
     assert_eq!(whose(&mut processes, 41, &known, 11).0, b);
+}
+
+#[test]
+fn a_pid_that_was_away_is_looked_at_again_at_once() {
+    let node = Node::new();
+    node.container_log(&format!("a_ml_main-{}.log", id('a')));
+    node.container_log(&format!("b_ml_main-{}.log", id('b')));
+    node.process(41, 7, &format!("0::/kubepods/pod{UID}/{}", id('a')));
+    node.process(42, 7, &format!("0::/kubepods/pod{UID}/{}", id('a')));
+    let known = holders(&[("a", "main"), ("b", "main")]);
+    let mut processes = node.processes();
+    let (a, b) = (Some(Whose::Container(owner("a", "main"))), Some(Whose::Container(owner("b", "main"))));
+    assert_eq!(whose(&mut processes, 41, &known, 1).0, a);
+    assert_eq!(whose(&mut processes, 42, &known, 2).0, a);
+    node.process(41, 900, &format!("0::/kubepods/pod{UID}/{}", id('b')));
+    assert_eq!(whose(&mut processes, 41, &known, 3).0, b);
+}
+
+#[test]
+fn an_identity_names_the_container_without_any_log() {
+    let node = Node::new();
+    node.process(41, 7, &format!("0::/kubepods/pod{UID}/{}", id('a')));
+    node.process(42, 7, &format!("0::/../cri-containerd-{}.scope", id('a')));
+    node.process(43, 7, &format!("0::/kubepods/pod{UID}/{}", id('c')));
+    let pod = crate::pods::identity::Pod {
+        namespace: "ml".into(),
+        name: "train-0".into(),
+        uid: UID.into(),
+        containers: vec![("main".into(), format!("containerd://{}", id('a')))],
+        ..Default::default()
+    };
+    let identities = Identities::new([pod], &Default::default());
+    let holders = holders(&[("train-0", "second")]);
+    let sources = Sources { holders: &holders, identities: &identities };
+    let found = node.processes().resolve(&BTreeSet::from([41, 42, 43]), sources, Duration::ZERO);
+    let main = Whose::Container(owner("train-0", "main"));
+    assert_eq!((&found.whose[&41], &found.whose[&42]), (&main, &main));
+    assert_eq!(found.whose[&43], Whose::Container(owner("train-0", "second")), "by the pod's uid and its one holder");
+}
+
+#[test]
+fn the_mps_server_is_known_by_its_name_wherever_it_runs() {
+    let node = Node::new();
+    node.process(41, 7, &format!("0::/kubepods/pod{UID}/{}", id('a')));
+    std::fs::write(node.0.path().join("proc/41/comm"), "nvidia-cuda-mps\n").unwrap();
+    node.container_log(&format!("mps-control_gpu-operator_main-{}.log", id('a')));
+    assert_eq!(whose(&mut node.processes(), 41, &holders(&[]), 0).0, Some(Whose::MpsServer));
 }
 
 #[test]
