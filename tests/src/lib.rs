@@ -5,6 +5,7 @@ pub mod caller;
 pub mod demo;
 pub mod kubelet;
 pub mod metadata;
+pub mod moto;
 pub mod nvml;
 pub mod proc;
 pub mod program;

@@ -1,4 +1,4 @@
-//! Programs of others that read NVML, from PyPI: a virtual environment under `target/python` with pinned versions, made on first use.
+//! Programs of others, from PyPI: virtual environments under cargo's target folder with pinned versions, made on first use.
 //! Needs `python3` with its `venv` module, and a package index or a filled cache.
 
 use std::path::{Path, PathBuf};
@@ -6,28 +6,36 @@ use std::process::Command;
 
 use anyhow::{Context as _, bail};
 
-const REQUIREMENTS: &str = include_str!("../python/requirements.txt");
-
-/// The environment's `python`. Two test programs at once wait for each other.
+/// The `python` of the environment with programs that read NVML.
 pub fn interpreter() -> anyhow::Result<PathBuf> {
+    environment("python", include_str!("../python/requirements.txt"))
+}
+
+/// The `python` of the environment with moto, which plays AWS.
+pub fn moto() -> anyhow::Result<PathBuf> {
+    environment("moto", include_str!("../python/moto.txt"))
+}
+
+/// Two test programs at once wait for each other.
+fn environment(name: &str, requirements: &str) -> anyhow::Result<PathBuf> {
     let program = std::env::current_exe().context("where this program lies")?;
     let target =
         program.ancestors().find(|folder| folder.join("CACHEDIR.TAG").exists()).context("cargo's target folder")?;
-    let folder = target.join("python");
+    let folder = target.join(name);
     std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-    let lock = std::fs::File::create(folder.join("lock")).context("lock target/python")?;
-    lock.lock().context("lock target/python")?;
+    let lock = std::fs::File::create(folder.join("lock")).context("a lock for the environment")?;
+    lock.lock().context("the environment's lock")?;
     let (python, installed) = (folder.join("bin/python"), folder.join("installed.txt"));
-    if std::fs::read_to_string(&installed).is_ok_and(|text| text == REQUIREMENTS) {
+    if std::fs::read_to_string(&installed).is_ok_and(|text| text == requirements) {
         return Ok(python);
     }
     let wanted = folder.join("requirements.txt");
-    std::fs::write(&wanted, REQUIREMENTS)?;
+    std::fs::write(&wanted, requirements)?;
     run(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
     run(Command::new(&python)
         .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"])
         .arg(&wanted))?;
-    std::fs::write(&installed, REQUIREMENTS)?;
+    std::fs::write(&installed, requirements)?;
     Ok(python)
 }
 

@@ -4,6 +4,8 @@
 mod aws {
     /// Broken answers, expired credentials, regions that do not answer.
     mod bad_input;
+    /// What moto can do, too.
+    mod both;
     /// Launches and refusals.
     mod buying;
     /// Which groups are ours.
