@@ -1,12 +1,15 @@
 //! Every flag with its `WINDLASS_*` twin, and every limit of the agent in one block.
 //! Flags are parsed once into a [`Config`] in which nothing is left to guess.
 
+pub mod kubernetes;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
+use crate::config::kubernetes::Kubernetes;
 use crate::notices::metadata::Authority;
 use crate::pods::identity::{LabelNames, Shown};
 
@@ -70,6 +73,16 @@ pub mod limits {
     pub const METADATA_WORD: usize = 64;
     /// Notices of one kind that are kept.
     pub const NOTICES: usize = 8;
+    /// How long the Kubernetes API may take for a connection, and for a request to be sent.
+    pub const API_WAIT: Duration = Duration::from_secs(10);
+    /// Pause between two looks at what the Kubernetes API should be told; doubled with each failure, up to the last.
+    pub const API_RETRY: Duration = Duration::from_secs(1);
+    /// See [`API_RETRY`].
+    pub const API_RETRY_LAST: Duration = Duration::from_secs(120);
+    /// How often a change that others were faster with is tried again at once.
+    pub const API_CONFLICTS: u32 = 5;
+    /// A notice whose deadline is further away than this does not taint the node yet: maintenance is told days ahead.
+    pub const TAINT_AHEAD: Duration = Duration::from_secs(3600);
     /// How long open requests may take to finish after a stop was asked for.
     pub const DRAIN: Duration = Duration::from_secs(2);
 }
@@ -132,6 +145,9 @@ pub struct Args {
     /// Series under dcgm-exporter's names: as dashboards and rules know them, as DCGM 4.6 renamed them, or none
     #[arg(long, env = "WINDLASS_DCGM_NAMES", value_name = "NAMES", default_value = "compat")]
     pub dcgm_names: DcgmNames,
+    #[expect(missing_docs, reason = "clap would show it as a heading")]
+    #[command(flatten)]
+    pub kubernetes: Kubernetes,
     /// How much is logged
     #[arg(long, env = "WINDLASS_LOG", value_name = "LEVEL", default_value = "info")]
     pub log: tracing::Level,
@@ -178,6 +194,8 @@ pub struct Config {
     pub host_logs: PathBuf,
     /// The instance metadata service; without it the cloud's notices are not read.
     pub metadata: Option<Authority>,
+    /// What is done at the Kubernetes API.
+    pub kubernetes: Kubernetes,
     /// Time between two readings.
     pub sample_interval: Duration,
     /// The `node` label.
@@ -199,6 +217,7 @@ impl Default for Config {
             host_proc: "/proc".into(),
             host_logs: "/var/log".into(),
             metadata: None,
+            kubernetes: Kubernetes::default(),
             sample_interval: Duration::from_secs(1),
             node_name: "localhost".into(),
             dcgm_names: DcgmNames::Compat,
@@ -220,6 +239,7 @@ impl From<Args> for Config {
             host_proc: args.host_proc,
             host_logs: args.host_logs,
             metadata: args.metadata_endpoint.0,
+            kubernetes: args.kubernetes,
             sample_interval: args.sample_interval,
             dcgm_names: args.dcgm_names,
         }

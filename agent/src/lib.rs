@@ -11,6 +11,8 @@ pub mod exposition;
 pub mod families;
 pub mod gpu;
 pub mod http;
+#[cfg(feature = "kube")]
+pub mod kube_api;
 pub mod notices;
 pub mod once;
 pub mod pods;
@@ -61,6 +63,17 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         tasks.spawn(poll.run(stop.clone()));
     }
     let board = Arc::<notices::Board>::default();
+    #[cfg(feature = "kube")]
+    {
+        let world = kube_api::World { config: Arc::clone(&config), board: Arc::clone(&board), clock };
+        kube_api::start(world, &mut tasks, &stop).await?;
+    }
+    #[cfg(not(feature = "kube"))]
+    if let Some(flag) = config.kubernetes.wants() {
+        anyhow::bail!(
+            "{flag}: this build cannot speak to the Kubernetes API; build it with --features kube, or leave the flag out"
+        );
+    }
     if let Some(authority) = config.metadata.clone() {
         let watch = notices::Watch { authority, board: Arc::clone(&board), clock };
         tasks.spawn(watch.run(stop.clone()));

@@ -47,8 +47,9 @@ impl Cloud {
 }
 
 /// What a notice is about; the table is above.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
 pub enum Kind {
     /// EC2 takes a spot machine back.
     SpotInterruption,

@@ -2,6 +2,7 @@
 //! by a real cluster-autoscaler: `cargo e2e`, `cargo e2e -- NAME`, `cargo e2e -- --list`.
 #![allow(clippy::print_stdout, reason = "what it prints is what it is for")]
 
+mod agent;
 mod controls;
 mod expander;
 mod growth;
@@ -21,7 +22,7 @@ use crate::runner::{Arguments, Story};
 fn stories() -> Vec<Story> {
     [refusals::stories(), controls::stories(), shrinking::stories(), restarts::stories()]
         .into_iter()
-        .chain([expander::stories(), growth::stories(), manifests::stories()])
+        .chain([expander::stories(), growth::stories(), manifests::stories(), agent::stories()])
         .flatten()
         .collect()
 }

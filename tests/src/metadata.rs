@@ -66,18 +66,23 @@ struct Service {
 pub struct Metadata {
     address: SocketAddr,
     service: Arc<Service>,
-    _runtime: tokio::runtime::Runtime,
+    runtime: Option<tokio::runtime::Runtime>,
 }
 
 impl Metadata {
     /// Listens on a port of the kernel's choice and has nothing to say.
     pub fn start(cloud: Cloud) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
+        let listener = {
+            let _entered = runtime.enter();
+            TcpListener::from_std(listener)?
+        };
         let service = Arc::new(Service { cloud, state: Mutex::default(), changed: Notify::new() });
         runtime.spawn(accept(listener, Arc::clone(&service)));
-        Ok(Self { address, service, _runtime: runtime })
+        Ok(Self { address, service, runtime: Some(runtime) })
     }
 
     /// For `--metadata-endpoint`.
@@ -109,6 +114,15 @@ impl Metadata {
     /// Questions so far, by path without its query.
     pub fn calls(&self) -> BTreeMap<String, u64> {
         self.service.state().calls.clone()
+    }
+}
+
+impl Drop for Metadata {
+    fn drop(&mut self) {
+        // Not waited for: whoever drops this may be a runtime's own task.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 

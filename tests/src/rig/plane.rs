@@ -114,20 +114,40 @@ impl Plane {
     /// # Errors
     /// When the manifests are not taken.
     pub async fn autoscaler_kubeconfig(&self) -> Result<PathBuf> {
-        let manifests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/kubernetes/autoscaler.yaml");
-        let text = fs::read_to_string(&manifests).with_context(|| format!("reading {}", manifests.display()))?;
-        // Not its Deployment: the pod would wait for a node, and that is what the autoscaler looks for.
+        self.account_kubeconfig(&["autoscaler.yaml"], "windlass-autoscaler", "kube-system", &[]).await
+    }
+
+    /// A kubeconfig with the rights that some of our manifests give a service account, and no others; further arguments are `kubectl create token`'s.
+    ///
+    /// # Errors
+    /// When the manifests are not taken.
+    pub async fn account_kubeconfig(
+        &self,
+        manifests: &[&str],
+        account: &str,
+        namespace: &str,
+        token: &[&str],
+    ) -> Result<PathBuf> {
+        // No workload: its pod would wait for a node, and that is what the autoscaler looks for.
         let about_rights = |document: &&str| {
             let kind = document.lines().find_map(|line| line.strip_prefix("kind: "));
-            kind.is_some_and(|kind| kind == "ServiceAccount" || kind.contains("Role"))
+            kind.is_some_and(|kind| {
+                kind == "ServiceAccount" || kind.contains("Role") || kind.starts_with("ValidatingAdmissionPolicy")
+            })
         };
-        let rights: Vec<&str> = text.split("\n---\n").filter(about_rights).collect();
-        let file = self.kubeconfig.with_file_name("rights.yaml");
-        fs::write(&file, rights.join("\n---\n")).context("writing the rights of the autoscaler")?;
+        let mut rights = String::new();
+        for manifest in manifests {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/kubernetes").join(manifest);
+            let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+            text.split("\n---\n").filter(about_rights).for_each(|document| rights += &format!("{document}\n---\n"));
+        }
+        let file = self.kubeconfig.with_file_name(format!("{account}-rights.yaml"));
+        fs::write(&file, rights).context("writing the rights of an account")?;
         self.kubectl(&["apply", "-f", &file.display().to_string()]).await?;
-        let token = self.kubectl(&["create", "token", "windlass-autoscaler", "--namespace=kube-system"]).await?;
-        let path = self.kubeconfig.with_file_name("autoscaler-kubeconfig");
-        fs::write(&path, kubeconfig_of(&self.url, token.trim())).context("writing the autoscaler's kubeconfig")?;
+        let namespace = format!("--namespace={namespace}");
+        let token = self.kubectl(&[&["create", "token", account, &namespace], token].concat()).await?;
+        let path = self.kubeconfig.with_file_name(format!("{account}-kubeconfig"));
+        fs::write(&path, kubeconfig_of(&self.url, token.trim())).context("writing the account's kubeconfig")?;
         Ok(path)
     }
 

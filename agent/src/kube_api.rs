@@ -1,0 +1,67 @@
+//! The Kubernetes API, for those who allow it (cargo feature `kube`): a taint and Events on the own Node, and a watch on this node's pods.
+//! The only users of the kube crate in this program. Nothing here is needed to measure: what fails is logged, counted and tried again.
+
+mod taint;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use kube::Client;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::config::{Config, limits};
+use crate::notices::Board;
+
+/// What the tasks work with.
+#[derive(Clone)]
+pub struct World {
+    /// The agent's settings.
+    pub config: Arc<Config>,
+    /// The notices that stand.
+    pub board: Arc<Board>,
+    /// For times.
+    pub clock: Clock,
+}
+
+/// Starts what the settings ask for. Fails only for a kubeconfig or an environment that no retry mends.
+///
+/// # Errors
+/// When there is no way to an API server.
+pub async fn start(
+    world: World,
+    tasks: &mut JoinSet<anyhow::Result<()>>,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let Some(flag) = world.config.kubernetes.wants() else { return Ok(()) };
+    let client = client(world.config.kubernetes.kubeconfig.as_deref()).await;
+    let client = client.with_context(|| format!("{flag}: no way to the Kubernetes API"))?;
+    if !world.config.kubernetes.taint_on.is_empty() {
+        tasks.spawn(taint::keep(world.clone(), client.clone(), stop.clone()));
+    }
+    Ok(())
+}
+
+async fn client(kubeconfig: Option<&Path>) -> anyhow::Result<Client> {
+    let mut config = match kubeconfig {
+        Some(path) => {
+            let written = Kubeconfig::read_from(path).with_context(|| format!("--kubeconfig {}", path.display()))?;
+            kube::Config::from_custom_kubeconfig(written, &KubeConfigOptions::default())
+                .await
+                .with_context(|| format!("--kubeconfig {}", path.display()))?
+        }
+        None => kube::Config::incluster()
+            .context("no service account in this pod: set automountServiceAccountToken, or give --kubeconfig")?,
+    };
+    (config.connect_timeout, config.write_timeout) = (Some(limits::API_WAIT), Some(limits::API_WAIT));
+    Client::try_from(config).context("a client could not be made")
+}
+
+/// The pause after this many failures in a row.
+fn pause(failures: u32) -> Duration {
+    limits::API_RETRY.saturating_mul(2_u32.saturating_pow(failures.min(8))).min(limits::API_RETRY_LAST)
+}
