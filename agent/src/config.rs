@@ -2,9 +2,11 @@
 //! Flags are parsed once into a [`Config`] in which nothing is left to guess.
 
 pub mod kubernetes;
+pub mod web;
 
+use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
@@ -45,8 +47,6 @@ pub mod limits {
     pub const CONNECTIONS: usize = 32;
     /// How long a client may take to send its request line and headers, and how long an idle connection is kept.
     pub const HEADERS: Duration = Duration::from_secs(30);
-    /// Series on a page. What is over is dropped and counted: a wrong plugin must not fill a Prometheus.
-    pub const SERIES: usize = 20_000;
     /// How long the first words to an instance metadata service may take: it is one hop away, or not there at all.
     pub const METADATA_PROBE: Duration = Duration::from_secs(2);
     /// How long any later answer of it may take.
@@ -83,6 +83,14 @@ pub mod limits {
     pub const API_CONFLICTS: u32 = 5;
     /// A notice whose deadline is further away than this does not taint the node yet: maintenance is told days ahead.
     pub const TAINT_AHEAD: Duration = Duration::from_secs(3600);
+    /// How long a TLS handshake may take.
+    pub const HANDSHAKE: Duration = Duration::from_secs(10);
+    /// Request line and headers together.
+    pub const HEADER_BYTES: u16 = 16 << 10;
+    /// Requests at once on one HTTP/2 connection.
+    pub const STREAMS: u32 = 16;
+    /// How often files of settings and certificates are looked at.
+    pub const FILE_POLL: Duration = Duration::from_secs(2);
     /// How long open requests may take to finish after a stop was asked for.
     pub const DRAIN: Duration = Duration::from_secs(2);
 }
@@ -148,6 +156,12 @@ pub struct Args {
     #[expect(missing_docs, reason = "clap would show it as a heading")]
     #[command(flatten)]
     pub kubernetes: Kubernetes,
+    /// TLS, basic authentication, headers: a file in the format of Prometheus' exporter-toolkit, read again when it changes
+    #[arg(long, env = "WINDLASS_WEB_CONFIG_FILE", value_name = "FILE")]
+    pub web_config_file: Option<PathBuf>,
+    /// Most series on a page: what is over is left out and counted, so that a wrong plugin does not fill a Prometheus
+    #[arg(long, env = "WINDLASS_MAX_SERIES", value_name = "NUMBER", default_value = "20000", value_parser = at_least_one)]
+    pub max_series: usize,
     /// How much is logged
     #[arg(long, env = "WINDLASS_LOG", value_name = "LEVEL", default_value = "info")]
     pub log: tracing::Level,
@@ -202,6 +216,10 @@ pub struct Config {
     pub node_name: String,
     /// Names of the DCGM series.
     pub dcgm_names: DcgmNames,
+    /// TLS and basic authentication.
+    pub web_config_file: Option<PathBuf>,
+    /// Most series on a page.
+    pub max_series: usize,
 }
 
 impl Default for Config {
@@ -221,6 +239,8 @@ impl Default for Config {
             sample_interval: Duration::from_secs(1),
             node_name: "localhost".into(),
             dcgm_names: DcgmNames::Compat,
+            web_config_file: None,
+            max_series: 20_000,
         }
     }
 }
@@ -242,6 +262,8 @@ impl From<Args> for Config {
             kubernetes: args.kubernetes,
             sample_interval: args.sample_interval,
             dcgm_names: args.dcgm_names,
+            web_config_file: args.web_config_file.filter(|file| !file.as_os_str().is_empty()),
+            max_series: args.max_series,
         }
     }
 }
@@ -256,6 +278,34 @@ fn host_name() -> String {
 /// `http://169.254.169.254`, or nothing.
 fn endpoint(text: &str) -> Result<Endpoint, String> {
     if text.is_empty() { Ok(Endpoint(None)) } else { text.parse().map(|authority| Endpoint(Some(authority))) }
+}
+
+/// A file of settings, whole, with its name in every error.
+pub(crate) fn read(file: &Path, limit: u64) -> Result<Vec<u8>, String> {
+    let named = |error: std::io::Error| format!("{}: {error}", file.display());
+    let mut bytes = Vec::new();
+    std::fs::File::open(file).and_then(|open| open.take(limit + 1).read_to_end(&mut bytes)).map_err(named)?;
+    if bytes.len() as u64 > limit {
+        return Err(format!("{}: longer than {limit} bytes; is it the right file?", file.display()));
+    }
+    Ok(bytes)
+}
+
+/// Whether a YAML text says nothing: a file that is there but still empty.
+fn blank(text: &str) -> bool {
+    text.lines().map(str::trim).all(|line| line.is_empty() || line.starts_with('#') || line == "---")
+}
+
+/// What the YAML reader complains of, in one line, without the text around it: that may be a secret.
+fn said(error: &serde_saphyr::Error) -> String {
+    let line = error.location().map_or(1, |at| at.line());
+    let said = error.without_snippet().to_string();
+    let what = said.split(" at line ").next().unwrap_or_default().lines().next().unwrap_or_default();
+    format!("line {line}: {what}")
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|number| *number > 0).ok_or_else(|| "must be a whole number from 1".into())
 }
 
 /// `500ms`, `1s`, `1m`.

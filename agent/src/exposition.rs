@@ -1,6 +1,8 @@
 //! From a snapshot to the text of `/metrics`: pure, through the `prometheus` crate's model and encoder, so that gone pods leave nothing behind.
 //! Label sets are made once per page and lent to one family after the other.
 
+pub mod forms;
+
 use std::borrow::Cow;
 
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
@@ -41,12 +43,29 @@ pub struct Page {
     pub text: Vec<u8>,
     /// Series on it.
     pub series: usize,
-    /// Series that did not fit.
-    pub dropped: usize,
+    /// Series that did not get on it.
+    pub dropped: Dropped,
 }
 
-/// `Content-Type` of the page.
-pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+/// Longest value of a label, in bytes. Names in Kubernetes have at most 253; anything longer is a mistake or an attack on the reader's memory.
+const LABEL_MAX: usize = 512;
+
+/// Series that are not on a page, by cause.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Dropped {
+    /// The page was full.
+    pub max_series: u64,
+    /// A label's value was too long.
+    pub long_label: u64,
+}
+
+impl Dropped {
+    /// Counts a further page's.
+    pub fn add(&mut self, other: Self) {
+        self.max_series += other.max_series;
+        self.long_label += other.long_label;
+    }
+}
 
 /// Renders. `room` is how large the last page was: it spares growing the buffer.
 pub fn render(sources: &Sources<'_>, room: usize) -> prometheus::Result<Page> {
@@ -56,10 +75,11 @@ pub fn render(sources: &Sources<'_>, room: usize) -> prometheus::Result<Page> {
         let Some(name) = family.name_as(sources.names) else { continue };
         let mut lent = Lent::default();
         rows.lend(family, sources.own, &mut lent);
+        page.dropped.long_label += lent.long_label;
         let free = sources.series_max.saturating_sub(page.series);
         if lent.metrics.len() > free {
             let over = lent.metrics.split_off(free);
-            page.dropped += over.len();
+            page.dropped.max_series += over.len() as u64;
             // The agent's own families come first and hold no slots, so that places are cut where metrics are.
             let places = lent.places.split_off(free.min(lent.places.len()));
             rows.take_back(over, places);
@@ -90,6 +110,20 @@ type Slot = Option<Metric>;
 struct Lent {
     metrics: Vec<Metric>,
     places: Vec<(Scope, usize)>,
+    long_label: u64,
+}
+
+impl Lent {
+    /// Takes metrics that have no slot to return to.
+    fn gather(&mut self, metrics: impl Iterator<Item = Metric>) {
+        for metric in metrics {
+            if fits(&metric) {
+                self.metrics.push(metric);
+            } else {
+                self.long_label += 1;
+            }
+        }
+    }
 }
 
 /// Which list of slots.
@@ -150,10 +184,10 @@ impl<'a> Rows<'a> {
         match family.get {
             Get::Gpu(get) => fill(lent, Scope::Gpu, kind, gpu, gpus.iter().map(get)),
             Get::GpuBy { label, get } => {
-                lent.metrics.extend(gpus.iter().flat_map(|row| by(row, label, get, node)).map(metric));
+                lent.gather(gpus.iter().flat_map(|row| by(row, label, get, node)).map(metric));
             }
             Get::Instance(get) => {
-                lent.metrics.extend(gpus.iter().flat_map(|row| instances(row, get, node)).map(metric));
+                lent.gather(gpus.iter().flat_map(|row| instances(row, get, node)).map(metric));
             }
             Get::Container(get) => fill(lent, Scope::Share, kind, share, shares.iter().map(get)),
             Get::Dcgm { gpu, instance } => {
@@ -166,7 +200,7 @@ impl<'a> Rows<'a> {
                 fill(lent, Scope::DcgmShare, kind, dcgm_share, shares.iter().map(share));
                 fill(lent, Scope::DcgmRest, kind, dcgm_rest, gpus.iter().map(shown));
             }
-            Get::Own(get) => lent.metrics.extend(get(own).into_iter().map(metric)),
+            Get::Own(get) => lent.gather(get(own).into_iter().map(metric)),
         }
     }
 
@@ -182,11 +216,19 @@ impl<'a> Rows<'a> {
 fn fill(lent: &mut Lent, scope: Scope, kind: Kind, slots: &mut [Slot], values: impl Iterator<Item = Option<f64>>) {
     for (at, (slot, value)) in slots.iter_mut().zip(values).enumerate() {
         let Some(value) = value else { continue };
-        let Some(mut metric) = slot.take() else { continue };
+        let Some(mut metric) = slot.take_if(|metric| fits(metric)) else {
+            lent.long_label += 1;
+            continue;
+        };
         set(&mut metric, kind, value);
         lent.metrics.push(metric);
         lent.places.push((scope, at));
     }
+}
+
+/// Whether every label's value has a length that a reader should be asked to keep.
+fn fits(metric: &Metric) -> bool {
+    metric.get_label().iter().all(|pair| pair.value().len() <= LABEL_MAX)
 }
 
 fn set(metric: &mut Metric, kind: Kind, value: f64) {
@@ -292,14 +334,19 @@ fn dcgm_labels(of: &impl OfGpu, share: Option<&ShareRow<'_>>, sources: &Sources<
     let identity = of.identity();
     let owner = share.map(|row| &row.share.owner);
     let name = |field: fn(&Owner) -> &str| owner.map_or("", |owner| field(owner)).to_owned();
-    let hostname = if sources.names == DcgmNames::V46 { "hostname" } else { "Hostname" };
     let mut pairs: Vec<(&str, String)> = vec![
         ("gpu", identity.index.to_string()),
         ("UUID", (*identity.uuid).to_owned()),
+        ("pci_bus_id", identity.pci_bus_id.as_deref().unwrap_or_default().to_owned()),
         ("device", identity.minor.map_or_else(String::new, |minor| format!("nvidia{minor}"))),
         ("modelName", identity.model.as_deref().unwrap_or_default().to_owned()),
-        (hostname, sources.node.to_owned()),
+        // dcgm-exporter has changed from one to the other: rules and dashboards select on both.
+        ("Hostname", sources.node.to_owned()),
+        ("hostname", sources.node.to_owned()),
     ];
+    if let Some(version) = &sources.snapshot.driver_version {
+        pairs.push(("DCGM_FI_DRIVER_VERSION", (**version).to_owned()));
+    }
     if let Some(instance) = share.and_then(|row| row.instance) {
         pairs.push(("GPU_I_PROFILE", (*instance.profile).to_owned()));
         pairs.push(("GPU_I_ID", instance.gpu_instance.map_or_else(String::new, |id| id.to_string())));

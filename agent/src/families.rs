@@ -14,7 +14,9 @@ use std::borrow::Cow;
 use crate::attribution::totals::{Total, Unattributed};
 use crate::attribution::{GpuUse, Share};
 use crate::config::DcgmNames;
+use crate::exposition::Dropped;
 use crate::gpu::MigInstance;
+use crate::live::Reloads;
 use crate::notices::Seen;
 
 /// Counter or gauge, as Prometheus means them.
@@ -115,7 +117,9 @@ impl Family {
             Get::GpuBy { .. } => "gpu uuid model node state",
             Get::Instance(_) => "gpu uuid mig_profile gpu_instance node",
             Get::Container(_) => "namespace pod container gpu uuid mig_profile node",
-            Get::Dcgm { .. } | Get::DcgmShared { .. } => "gpu UUID device modelName Hostname namespace pod container",
+            Get::Dcgm { .. } | Get::DcgmShared { .. } => {
+                "gpu UUID pci_bus_id device modelName Hostname hostname DCGM_FI_DRIVER_VERSION GPU_I_PROFILE GPU_I_ID namespace pod container"
+            }
             Get::Own(_) => "its own",
         }
     }
@@ -182,8 +186,10 @@ pub struct Own<'a> {
     pub unknown_processes: usize,
     /// Series on the page before this one, and what was dropped from it.
     pub series: usize,
-    /// Series dropped since the start because the page was full.
-    pub series_dropped: u64,
+    /// Series dropped since the start.
+    pub series_dropped: Dropped,
+    /// Files of settings: how their last readings ended.
+    pub reloads: Reloads,
 }
 
 /// Every row, in the order of the page: what says that a page is full must not be what is left out of it.

@@ -13,6 +13,7 @@ pub mod gpu;
 pub mod http;
 #[cfg(feature = "kube")]
 pub mod kube_api;
+pub mod live;
 pub mod notices;
 pub mod once;
 pub mod pods;
@@ -31,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::config::{Config, limits};
 use crate::gpu::thread::GpuThread;
+use crate::live::Live;
 use crate::ready::Ready;
 use crate::sampler::{Latest, Sampler};
 
@@ -45,14 +47,16 @@ pub struct Running {
 
 /// Binds and starts. Fails only for what no retry mends: the address, the thread.
 pub async fn start(config: Config) -> anyhow::Result<Running> {
+    let clock = Clock::start();
+    let live = Arc::new(Live::new(config, clock)?);
+    let config = live.config();
     let listener = TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("--listen {}: cannot bind; is another exporter on that port?", config.listen))?;
     let address = listener.local_addr()?;
     tracing::info!(%address, ?config, "windlass-agent {} listens", env!("CARGO_PKG_VERSION"));
     let gpus = GpuThread::start(config.nvml_library.clone()).context("the NVML thread could not be started")?;
-    let config = Arc::new(config);
-    let (clock, ready, stop) = (Clock::start(), Ready::default(), CancellationToken::new());
+    let (ready, stop) = (Ready::default(), CancellationToken::new());
     let (pods, latest) = (Arc::<pods::poll::Shared>::default(), Latest::default());
     let mut tasks = JoinSet::new();
     if let Some(socket) = config.kubelet_socket.clone() {
@@ -78,9 +82,10 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         let watch = notices::Watch { authority, board: Arc::clone(&board), clock };
         tasks.spawn(watch.run(stop.clone()));
     }
-    let sampler = Sampler::new(Arc::clone(&config), gpus, (pods, board), (clock, ready.clone()), Arc::clone(&latest));
+    let sampler = Sampler::new(Arc::clone(&live), gpus, (pods, board), (clock, ready.clone()), Arc::clone(&latest));
     tasks.spawn(sampler.run(stop.clone()));
-    tasks.spawn(http::serve(listener, http::Views { latest, ready, clock, config }, stop.clone()));
+    tasks.spawn(http::serve(listener, http::Views { latest, ready, clock, live: Arc::clone(&live) }, stop.clone()));
+    tasks.spawn(live.follow(stop.clone()));
     Ok(Running { address, tasks, stop })
 }
 

@@ -2,7 +2,7 @@
 //! Readers take the published value and never wait for the world.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -14,10 +14,12 @@ use crate::attribution::totals::Totals;
 use crate::attribution::{Snapshot, attribute};
 use crate::clock::Clock;
 use crate::config::{Config, limits};
-use crate::exposition::{self, Page, Sources};
+use crate::exposition::forms::Forms;
+use crate::exposition::{self, Dropped, Page, Sources};
 use crate::families::Own;
 use crate::gpu::thread::{Answer, GpuThread};
 use crate::gpu::{Absence, Failures, Reading};
+use crate::live::Live;
 use crate::notices;
 use crate::pods::poll::{Pods, Shared};
 use crate::pods::processes::{Processes, Sources as Places};
@@ -27,10 +29,8 @@ use crate::usage::{self, History, Usage};
 /// What readers get.
 #[derive(Debug)]
 pub struct Published {
-    /// The page, in plain text.
-    pub page: bytes::Bytes,
-    /// The page, compressed by the first reader that wants it so.
-    pub compressed: OnceLock<bytes::Bytes>,
+    /// The page, in the forms that readers ask for.
+    pub page: Forms,
     /// The answer of `/usage`.
     pub usage: Usage,
     /// When it was published, monotonic.
@@ -44,6 +44,7 @@ pub type Latest = Arc<ArcSwapOption<Published>>;
 
 /// Everything that lives from tick to tick.
 pub struct Sampler {
+    live: Arc<Live>,
     config: Arc<Config>,
     gpus: GpuThread,
     pods: Arc<Shared>,
@@ -67,7 +68,7 @@ struct State {
     tick_seconds: f64,
     last_reading: Option<f64>,
     page: (usize, usize),
-    dropped: u64,
+    dropped: Dropped,
     absence: Option<Absence>,
     reached: Option<Duration>,
 }
@@ -78,15 +79,17 @@ const RESTART_IS_NO_HELP: [&str; 4] = ["driver_not_loaded", "library_not_found",
 impl Sampler {
     /// Puts the parts together; nothing runs yet.
     pub fn new(
-        config: Arc<Config>,
+        live: Arc<Live>,
         gpus: GpuThread,
         (pods, notices): (Arc<Shared>, Arc<notices::Board>),
         (clock, ready): (Clock, Ready),
         latest: Latest,
     ) -> Self {
         ready.pending("nvml", "not read yet");
+        let config = live.config();
         let processes = Processes::new(config.host_proc.clone(), config.host_logs.clone());
         Self {
+            live,
             config,
             gpus,
             pods,
@@ -206,7 +209,7 @@ impl Sampler {
             node: &self.config.node_name,
             names: self.config.dcgm_names,
             own: &own,
-            series_max: limits::SERIES,
+            series_max: self.config.max_series,
         };
         let Page { text, series, dropped } = exposition::render(&sources, self.state.page.0)?;
         let usage = Usage {
@@ -220,11 +223,11 @@ impl Sampler {
             gpus: usage::gpus(snapshot, &self.history, now),
         };
         self.state.page = (text.len(), series);
-        self.state.dropped += dropped as u64;
+        self.state.dropped.add(dropped);
         let mendable = |absence: &Absence| !RESTART_IS_NO_HELP.contains(&absence.cause);
         let out_of_reach =
             self.state.reached.filter(|at| *at < now && self.state.absence.as_ref().is_none_or(mendable));
-        let published = Published { page: text.into(), compressed: OnceLock::new(), usage, at: now, out_of_reach };
+        let published = Published { page: Forms::new(text.into()), usage, at: now, out_of_reach };
         self.latest.store(Some(Arc::new(published)));
         Ok(())
     }
@@ -253,6 +256,7 @@ impl Sampler {
             unknown_processes: snapshot.gpus.iter().map(|gpu| gpu.unknown_processes).sum(),
             series: self.state.page.1,
             series_dropped: self.state.dropped,
+            reloads: self.live.reloads(),
         }
     }
 }

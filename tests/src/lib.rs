@@ -2,6 +2,7 @@
 
 pub mod aws;
 pub mod caller;
+pub mod certificates;
 pub mod demo;
 pub mod kubelet;
 pub mod metadata;

@@ -3,7 +3,7 @@
 
 pub mod autoscaler;
 pub mod binaries;
-pub mod certificates;
+pub use crate::certificates;
 pub mod journal;
 pub mod kubelets;
 pub mod model;

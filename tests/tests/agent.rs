@@ -15,6 +15,8 @@ mod agent {
     mod pages;
     /// Programs of others on the same NVML.
     mod readers;
+    /// TLS, users, files that change, formats: who gets what over which door.
+    mod serving;
     /// Attribution against the truth.
     mod sharing;
     /// Lost GPUs, missing drivers, slow kubelets, huge answers.

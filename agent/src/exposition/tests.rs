@@ -153,7 +153,7 @@ fn what_was_not_read_is_not_there() {
 fn dcgm_series_add_up_to_the_gpu() {
     let labels = |gpu: u32, rest: &str| {
         format!(
-            r#"{{gpu="{gpu}",UUID="GPU-{gpu}",device="nvidia{gpu}",modelName="Fake \"8\\0\"",Hostname="node-1",{rest}}}"#
+            r#"{{gpu="{gpu}",UUID="GPU-{gpu}",pci_bus_id="",device="nvidia{gpu}",modelName="Fake \"8\\0\"",Hostname="node-1",hostname="node-1",DCGM_FI_DRIVER_VERSION="580.95.05",{rest}}}"#
         )
     };
     let pod = |pod: &str| format!(r#"namespace="ml",pod="{pod}",container="main""#);
@@ -189,8 +189,8 @@ fn dcgm_series_add_up_to_the_gpu() {
 #[test]
 fn names_and_hostname_can_be_switched() {
     let (_, text) = page(&snapshot(), DcgmNames::V46, 1000);
-    assert!(text.contains("DCGM_FI_DEV_GPU_UTIL_RATIO{") && text.contains(r#"hostname="node-1""#));
-    assert!(!text.contains("DCGM_FI_DEV_GPU_UTIL{") && !text.contains("Hostname"));
+    assert!(text.contains("DCGM_FI_DEV_GPU_UTIL_RATIO{") && !text.contains("DCGM_FI_DEV_GPU_UTIL{"));
+    assert!(text.contains(r#"Hostname="node-1",hostname="node-1""#), "rules select on either");
     let (_, text) = page(&snapshot(), DcgmNames::Off, 1000);
     assert!(!text.contains("DCGM_"));
 }
@@ -206,15 +206,28 @@ fn no_series_is_there_twice_and_each_family_is_declared_once() {
             assert!(series.insert(line.rsplit_once(' ').unwrap().0.to_owned()), "{line}");
         }
     }
-    assert_eq!((series.len(), page.dropped), (page.series, 0));
+    assert_eq!((series.len(), page.dropped), (page.series, Dropped::default()));
 }
 
 #[test]
 fn a_full_page_drops_and_says_so() {
     let (whole, _) = page(&snapshot(), DcgmNames::Compat, 1000);
     let (cut, text) = page(&snapshot(), DcgmNames::Compat, 10);
-    assert_eq!((cut.series, cut.dropped), (10, whole.series - 10));
+    let over = Dropped { max_series: whole.series as u64 - 10, long_label: 0 };
+    assert_eq!((cut.series, cut.dropped), (10, over));
     assert_eq!(text.lines().filter(|line| !line.starts_with('#')).count(), 10);
+}
+
+#[test]
+fn feature_54_labels_are_escaped_and_a_value_without_end_costs_only_its_series() {
+    let (_, text) = page(&snapshot(), DcgmNames::Compat, 1000);
+    assert!(text.contains(r#"model="Fake \"8\\0\"""#), "{text}");
+    let mut long = snapshot();
+    long.gpus[1].gpu.identity = Arc::new(Identity { model: Some("x".repeat(513).into()), ..(*identity(1)).clone() });
+    let (cut, text) = page(&long, DcgmNames::Compat, 1000);
+    assert!(cut.dropped.long_label > 0 && cut.dropped.max_series == 0, "{:?}", cut.dropped);
+    assert!(text.contains(r#"gpu_device_up{gpu="0""#) && !text.contains(r#"gpu_device_up{gpu="1""#));
+    assert_eq!(page(&long, DcgmNames::Compat, 1000), page(&long, DcgmNames::Compat, 1000), "the order is stable");
 }
 
 #[test]

@@ -3,6 +3,8 @@
 
 use super::Kind::{Counter, Gauge};
 use super::{Family, Get, Kind, Own, Sample};
+use crate::exposition::Dropped;
+use crate::live::Reload;
 
 const fn row(
     name: &'static str,
@@ -125,11 +127,31 @@ pub(super) const FAMILIES: &[Family] = &[
         |own| one(own.unknown_processes as f64),
     ),
     row("windlass_agent_series", Gauge, "series", "Series on the page before this one.", |own| one(own.series as f64)),
+    row("windlass_agent_series_dropped_total", Counter, "series", "Series left off the page, by cause.", |own| {
+        let sample = |cause: &str, count: u64| (vec![("cause", cause.to_owned())], count as f64);
+        let Dropped { max_series, long_label } = own.series_dropped;
+        vec![sample("max_series", max_series), sample("label_too_long", long_label)]
+    }),
     row(
-        "windlass_agent_series_dropped_total",
-        Counter,
-        "series",
-        "Series left out because the page was full.",
-        |own| one(own.series_dropped as f64),
+        "windlass_agent_config_last_reload_successful",
+        Gauge,
+        "0 or 1",
+        "1 when what a file of settings says is in force, 0 when it was changed and is wrong.",
+        |own| each(own, |reload| flag(reload.ok)),
+    ),
+    row(
+        "windlass_agent_config_last_reload_success_timestamp_seconds",
+        Gauge,
+        "seconds",
+        "Time at which a file of settings was last taken over, since 1970.",
+        |own| each(own, |reload| reload.unix),
     ),
 ];
+
+fn each(own: &Own<'_>, value: fn(&Reload) -> f64) -> Vec<Sample> {
+    let sample = |(flag, reload): (&&str, &Reload)| {
+        let name = flag.trim_start_matches('-').to_owned();
+        (vec![("file", name)], value(reload))
+    };
+    own.reloads.iter().map(sample).collect()
+}

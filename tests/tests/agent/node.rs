@@ -17,7 +17,7 @@ const INTERVAL: Duration = Duration::from_millis(200);
 pub(crate) struct Node {
     // In this order they go: the agent first, then its world.
     scraper: Scraper,
-    _agent: windlass_agent::Running,
+    agent: windlass_agent::Running,
     _runtime: tokio::runtime::Runtime,
     pub(crate) kubelet: Kubelet,
     pub(crate) gpus: Gpus,
@@ -56,7 +56,12 @@ impl Node {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let agent = runtime.block_on(windlass_agent::start(config)).unwrap();
         let scraper = Scraper::connect(agent.address).unwrap();
-        Self { gpus, kubelet, host, _agent: agent, _runtime: runtime, scraper }
+        Self { gpus, kubelet, host, agent, _runtime: runtime, scraper }
+    }
+
+    /// Where the agent listens.
+    pub(crate) fn address(&self) -> std::net::SocketAddr {
+        self.agent.address
     }
 
     /// The kubelet has the Pods API from now on, and says this of pods.

@@ -205,7 +205,8 @@ fn replicas_beyond_any_limit_do_not_flood_the_page() {
         // Named as the node's own, so that every holder has measured zeros.
         host.host_process(100, "burn").unwrap();
     });
-    let page =
-        node.until("the page is bounded", |page| page.value("windlass_agent_series_dropped_total", &[]) > Some(0.0));
+    let page = node.until("the page is bounded", |page| {
+        page.value("windlass_agent_series_dropped_total", &[("cause", "max_series")]) > Some(0.0)
+    });
     assert!(page.series.len() <= 20_100, "{}", page.series.len());
 }

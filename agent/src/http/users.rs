@@ -1,0 +1,116 @@
+//! Basic authentication against bcrypt hashes. A hash costs tens of milliseconds of a core by design, so that one is computed at a time, away
+//! from the loop, and who was let in once is remembered under a keyed digest.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use aws_lc_rs::{hmac, rand};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use tokio::sync::Semaphore;
+
+use crate::config::web::Secret;
+
+/// What an unknown user's password is compared with, so that the time of the answer does not tell who exists.
+const NOBODY: &str = "$2b$10$SnoEmAYqWbESPVva0tgEvuMmKXj0O3APVtirti6RQCSAEixYVeHt.";
+/// Remembered admissions. More than there are users means that a password was changed.
+const REMEMBERED: usize = 100;
+
+/// Who may read.
+pub(super) struct Users {
+    hashes: BTreeMap<String, Secret>,
+    admitted: Mutex<BTreeSet<Vec<u8>>>,
+    key: hmac::Key,
+    turn: Arc<Semaphore>,
+}
+
+impl Users {
+    /// Users with their hashes; none lets everybody in. Fails only where the system has no random numbers.
+    pub(super) fn new(hashes: BTreeMap<String, Secret>) -> Result<Self, String> {
+        let key = hmac::Key::generate(hmac::HMAC_SHA256, &rand::SystemRandom::new())
+            .map_err(|_| "the system gives no random numbers".to_owned())?;
+        Ok(Self { hashes, admitted: Mutex::default(), key, turn: Arc::new(Semaphore::new(1)) })
+    }
+
+    /// Whether the `Authorization` header opens the door.
+    pub(super) async fn admit(&self, authorization: Option<&str>) -> bool {
+        if self.hashes.is_empty() {
+            return true;
+        }
+        let Some((user, password)) = authorization.and_then(credentials) else { return false };
+        let known = self.hashes.get(&user);
+        let hash = known.map_or(NOBODY, |hash| &hash.0).to_owned();
+        let tag = hmac::sign(&self.key, format!("{user}\0{hash}\0{password}").as_bytes()).as_ref().to_vec();
+        if self.admitted().contains(&tag) {
+            return true;
+        }
+        let Ok(turn) = Arc::clone(&self.turn).acquire_owned().await else { return false };
+        // The turn goes along: a client that leaves does not make room for another hash beside the one it asked for.
+        let verified = tokio::task::spawn_blocking(move || {
+            let fits = bcrypt::verify(password, &hash).unwrap_or(false);
+            drop(turn);
+            fits
+        });
+        let admitted = verified.await.unwrap_or(false) && known.is_some();
+        if admitted {
+            let mut remembered = self.admitted();
+            if remembered.len() >= REMEMBERED {
+                remembered.clear();
+            }
+            remembered.insert(tag);
+        }
+        admitted
+    }
+
+    fn admitted(&self) -> std::sync::MutexGuard<'_, BTreeSet<Vec<u8>>> {
+        self.admitted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// User and password out of `Basic …`.
+fn credentials(header: &str) -> Option<(String, String)> {
+    let (scheme, encoded) = header.trim().split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let decoded = String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()?;
+    let (user, password) = decoded.split_once(':')?;
+    Some((user.to_owned(), password.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn basic(pair: &str) -> String {
+        format!("Basic {}", STANDARD.encode(pair))
+    }
+
+    #[tokio::test]
+    async fn who_is_known_is_let_in_and_remembered() {
+        let hash = bcrypt::hash_with_salt("open:sesame", 4, [7; 16]).unwrap().to_string();
+        let users = Users::new([("alice".to_owned(), Secret(hash))].into()).unwrap();
+        for (header, expect) in [
+            (Some(basic("alice:open:sesame")), true),
+            (Some(basic("alice:open:sesame").replace("Basic", "bAsIc ")), true),
+            (Some(basic("alice:wrong")), false),
+            (Some(basic("bob:open:sesame")), false),
+            (Some(basic("alice")), false),
+            (Some("Bearer open".to_owned()), false),
+            (Some("Basic §".to_owned()), false),
+            (Some(String::new()), false),
+            (None, false),
+        ] {
+            assert_eq!(users.admit(header.as_deref()).await, expect, "{header:?}");
+        }
+        assert_eq!(users.admitted().len(), 1);
+        assert!(Users::new(BTreeMap::new()).unwrap().admit(None).await, "no users: no door");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_header_is_read_without_a_panic(header in "\\PC*", encoded in "[Bb]asic [A-Za-z0-9+/=]{0,20}") {
+            let _any = (credentials(&header), credentials(&encoded));
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Who gets what over which door: TLS with and without a client's certificate, users, files that change underneath, formats, limits.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use windlass_tests::certificates::{Mutual, Pair};
+use windlass_tests::nvml::{ModelName, Profile};
+
+use crate::agent::node::{Node, holder};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A node that serves under a web configuration.
+fn node(web: &Path) -> Node {
+    Node::configured(
+        &Profile::idle(ModelName::T4, 1),
+        vec![holder("a", 0)],
+        |_| (),
+        |config, _| config.web_config_file = Some(web.to_owned()),
+    )
+}
+
+/// Somebody with a client, which trusts one authority and may show a certificate.
+fn client(authority: &Path, shown: Option<&Pair>) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(authority).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let builder = builder.with_root_certificates(roots);
+    Arc::new(match shown {
+        None => builder.with_no_client_auth(),
+        Some(pair) => {
+            let chain = vec![CertificateDer::from_pem_file(&pair.certificate).unwrap()];
+            builder.with_client_auth_cert(chain, PrivateKeyDer::from_pem_file(&pair.key).unwrap()).unwrap()
+        }
+    })
+}
+
+/// One request over one TLS connection: the answer as it comes, or why there is none.
+fn ask(
+    address: SocketAddr,
+    client: &Arc<ClientConfig>,
+    path: &str,
+    authorization: Option<&str>,
+) -> std::io::Result<String> {
+    let stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let name = ServerName::try_from("localhost").unwrap();
+    let connection = ClientConnection::new(Arc::clone(client), name).map_err(std::io::Error::other)?;
+    let mut stream = StreamOwned::new(connection, stream);
+    let authorization = authorization.map(|value| format!("Authorization: {value}\r\n")).unwrap_or_default();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{authorization}\r\n")?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+fn status(answer: &str) -> &str {
+    answer.split(' ').nth(1).unwrap_or_default()
+}
+
+/// `alice` with the password `sesame`.
+const BASIC: &str = "Basic YWxpY2U6c2VzYW1l";
+
+fn users() -> String {
+    let hash = bcrypt::hash_with_salt("sesame", 4, [7; 16]).unwrap();
+    format!("basic_auth_users:\n  alice: {hash}\n")
+}
+
+fn tls(pair: &Pair) -> String {
+    format!(
+        "tls_server_config:\n  cert_file: {}\n  key_file: {}\n",
+        pair.certificate.file_name().unwrap().to_string_lossy(),
+        pair.key.file_name().unwrap().to_string_lossy()
+    )
+}
+
+/// Asks until it is so; nothing here is timed but the end of patience.
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    for _ in 0..600 {
+        if is_so() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    panic!("never: {what}");
+}
+
+#[test]
+fn feature_47_tls_and_users_as_exporter_toolkit_has_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = Mutual::new(folder.path()).unwrap();
+    let web = folder.path().join("web.yaml");
+    let headers = "http_server_config:\n  headers:\n    X-Content-Type-Options: nosniff\n";
+    std::fs::write(&web, format!("{}{}{headers}", tls(&made.server), users())).unwrap();
+    let node = node(&web);
+    let (address, client) = (node.address(), client(&made.authority, None));
+    let ask = |path, authorization| ask(address, &client, path, authorization).unwrap();
+    until("a page for alice", || status(&ask("/metrics", Some(BASIC))) == "200");
+    let page = ask("/metrics", Some(BASIC));
+    assert!(page.contains("gpu_device_up") && page.contains("x-content-type-options: nosniff"), "{page}");
+    for path in ["/metrics", "/usage", "/", "/nothing"] {
+        let refused = ask(path, None);
+        assert_eq!(status(&refused), "401", "{path}: {refused}");
+        assert!(refused.contains("www-authenticate: Basic") && !refused.contains("gpu"), "{path}: {refused}");
+    }
+    assert_eq!(status(&ask("/metrics", Some("Basic YWxpY2U6d3Jvbmc="))), "401", "a wrong password");
+    for probe in ["/healthz", "/readyz"] {
+        let answer = ask(probe, None);
+        assert!(
+            status(&answer) == "200" && answer.ends_with("\r\n\r\nok\n"),
+            "a kubelet's probe has no password: {answer}"
+        );
+    }
+    assert!(windlass_tests::scrape::Scraper::connect(address).unwrap().get("/metrics", &[]).is_err(), "no plain HTTP");
+}
+
+#[test]
+fn feature_48_mtls_hears_only_clients_of_its_authority() {
+    let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (made, others) = (Mutual::new(folder.path()).unwrap(), Mutual::new(elsewhere.path()).unwrap());
+    let web = folder.path().join("web.yaml");
+    let mutual =
+        "  client_ca_file: authority.crt\n  client_auth_type: RequireAndVerifyClientCert\n  min_version: TLS13\n";
+    std::fs::write(&web, tls(&made.server) + mutual).unwrap();
+    let node = node(&web);
+    let address = node.address();
+    let known = client(&made.authority, Some(&made.client));
+    until("a page for our client", || ask(address, &known, "/metrics", None).is_ok_and(|page| status(&page) == "200"));
+    for (who, shown) in [("nobody", None), ("a stranger", Some(&others.client))] {
+        let answer = ask(address, &client(&made.authority, shown), "/metrics", None);
+        assert!(answer.is_err(), "{who}: {answer:?}");
+    }
+}
+
+#[test]
+fn a_renewed_certificate_and_a_new_password_need_no_restart_and_a_mistake_changes_nothing() {
+    let (folder, later) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (made, renewed) = (Mutual::new(folder.path()).unwrap(), Mutual::new(later.path()).unwrap());
+    let web = folder.path().join("web.yaml");
+    std::fs::write(&web, tls(&made.server)).unwrap();
+    let node = node(&web);
+    let address = node.address();
+    let (old, new) = (client(&made.authority, None), client(&renewed.authority, None));
+    let works = |client, authorization| {
+        ask(address, client, "/metrics", authorization).is_ok_and(|page| status(&page) == "200")
+    };
+    until("a page under the old certificate", || works(&old, None));
+    assert!(!works(&new, None));
+    std::fs::copy(&renewed.server.certificate, &made.server.certificate).unwrap();
+    std::fs::copy(&renewed.server.key, &made.server.key).unwrap();
+    until("a page under the new certificate", || works(&new, None));
+    std::fs::write(&web, tls(&made.server) + &users()).unwrap();
+    until("a door", || !works(&new, None) && works(&new, Some(BASIC)));
+    std::fs::write(&web, "tls_server_config: {}\n").unwrap();
+    until("the mistake shows, and the door stays shut", || {
+        let page = ask(address, &new, "/metrics", Some(BASIC)).unwrap();
+        assert!(!works(&new, None));
+        page.contains("windlass_agent_config_last_reload_successful{file=\"web-config-file\"} 0")
+    });
+}
+
+#[test]
+fn a_request_that_is_too_long_is_refused() {
+    let mut node = Node::start(&Profile::idle(ModelName::T4, 1), vec![holder("a", 0)], |_| ());
+    node.until("a page", |page| page.value("gpu_device_up", &[]) == Some(1.0));
+    assert_eq!(node.get_with("/metrics", &[&format!("X-Long: {}", "x".repeat(20_000))]).status, 431);
+    assert_eq!(node.get("/metrics").status, 200);
+}
+
+#[test]
+fn feature_53_the_page_comes_as_openmetrics_to_who_asks() {
+    let mut node = Node::start(&Profile::idle(ModelName::T4, 1), vec![holder("a", 0)], |_| ());
+    node.until("a page", |page| page.value("gpu_device_up", &[]) == Some(1.0));
+    let open = "Accept: application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+    for encoding in ["Accept-Encoding: identity", "Accept-Encoding: gzip"] {
+        let answer = node.get_with("/metrics", &[open, encoding]);
+        assert_eq!(answer.headers["content-type"], "application/openmetrics-text; version=1.0.0; charset=utf-8");
+        assert_eq!(answer.headers["vary"], "accept, accept-encoding");
+        assert_eq!(answer.headers.contains_key("content-encoding"), encoding.ends_with("gzip"));
+        let text = answer.text().unwrap();
+        assert!(text.ends_with("\n# EOF\n") && text.contains("# TYPE windlass_agent_ticks counter\n"), "{text}");
+        assert!(text.contains("# TYPE DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION unknown\n"), "{text}");
+    }
+    let plain = node.get("/metrics");
+    assert_eq!(plain.headers["content-type"], "text/plain; version=0.0.4; charset=utf-8");
+    assert!(!plain.text().unwrap().contains("# EOF"));
+}
