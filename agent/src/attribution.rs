@@ -1,20 +1,28 @@
 //! Who used what: a reading and the kubelet's holders in, shares per container and the unattributed rest out. Pure.
 //! Measured use goes to whom it was measured for; what cannot be told apart stays unattributed and is never spread.
 //!
-//! - One holder: the GPU's whole use is the holder's, less what is measured for processes that are certainly not its own.
-//! - Several holders (time-slicing, MPS): each has the SM time and memory of its own processes.
-//! - A MIG instance is a device of its own, by instance id; its holder has its memory. The driver tells no utilization for it.
-//! - A container that uses a GPU which the kubelet did not give it (a plugin with ids of its own, a privileged pod) has its measured use.
+//! - One holder: the device's whole use is the holder's, less what is measured for processes that are certainly not its own.
+//! - Several holders (time-slicing, MPS): each has the SM time and memory of its own processes. What the driver books on MPS's server was done for
+//!   its clients and counts as theirs.
+//! - A MIG GPU instance is a device of its own, in percent of the instance. The driver measures it as a whole (GPM, Hopper and newer) and tells no
+//!   process apart: where more than one container is inside, its use stays unattributed and only memory is split.
+//! - A container that uses a GPU which the kubelet did not give it (a plugin with ids of its own, an init container, a privileged pod) has its
+//!   measured use.
 //! - A holder without a process is idle: an explicit 0. But where a busy process could not be named, nobody's 0 is certain, and it is absent.
+//!
+//! Whatever the reading, the shares of a device and its rest add up to what the device used.
 
 pub mod totals;
 
+mod divide;
 mod instances;
+mod tally;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::gpu::{Gpu, Memory, Reading};
+use self::divide::{Device, Piece, divide};
+use crate::gpu::{Gpu, Reading};
 use crate::pods::{Holders, Owner, Whose};
 
 /// One tick, understood.
@@ -35,12 +43,25 @@ pub struct GpuUse {
     pub gpu: Gpu,
     /// Containers that hold it or a part of it.
     pub holders: usize,
-    /// Percent of the GPU's time that no container is known to have used.
+    /// Percent of the GPU's time that no container is known to have used. Absent with MIG, where instances have it.
     pub unattributed_utilization: Option<f64>,
     /// Bytes that no container is known to hold.
     pub unattributed_memory: Option<u64>,
     /// Busy processes that could not be named.
     pub unknown_processes: usize,
+    /// The same for each MIG instance, in the order of [`Gpu::mig`].
+    pub instances: Vec<InstanceUse>,
+}
+
+/// What of a MIG instance belongs to nobody.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct InstanceUse {
+    /// Percent of the instance that was used.
+    pub utilization: Option<f64>,
+    /// Percent of the instance that no container is known to have used.
+    pub unattributed_utilization: Option<f64>,
+    /// Bytes that no container is known to hold.
+    pub unattributed_memory: Option<u64>,
 }
 
 /// What one container has of one device.
@@ -54,7 +75,7 @@ pub struct Share {
     pub instance: Option<usize>,
     /// Whether the kubelet gave the device to the container.
     pub held: bool,
-    /// Percent of the device's time, 0 to 100.
+    /// Percent of the device's time, 0 to 100; with MIG, of the instance.
     pub utilization: Option<f64>,
     /// Bytes of frame buffer.
     pub memory_used: Option<u64>,
@@ -100,145 +121,58 @@ struct Part {
     rest: GpuUse,
 }
 
-/// What is measured for one container, or for the node itself.
-#[derive(Debug, Clone, Copy, Default)]
-struct Measured {
-    sm: f64,
-    memory: u64,
-}
-
-/// What is measured for each container; the node's own and the nameless processes apart.
-#[derive(Debug, Default)]
-struct Tally {
-    containers: BTreeMap<Arc<Owner>, Measured>,
-    host: Measured,
-    unknown: Measured,
-    unknown_busy: usize,
-}
-
-impl Tally {
-    fn slot(&mut self, pid: u32, processes: &Processes) -> &mut Measured {
-        match processes.get(&pid) {
-            Some(Whose::Container(owner)) => self.containers.entry(Arc::clone(owner)).or_default(),
-            Some(Whose::Host | Whose::MpsServer) => &mut self.host,
-            Some(Whose::Unknown) | None => &mut self.unknown,
-        }
-    }
-
-    fn of(gpu: &Gpu, processes: &Processes) -> Self {
-        let mut tally = Self::default();
-        for process in gpu.processes.iter().flatten() {
-            tally.slot(process.pid, processes).memory += process.memory.unwrap_or(0);
-        }
-        for used in gpu.process_utilization.iter().flatten().filter(|used| used.sm > 0.0) {
-            tally.slot(used.pid, processes).sm += used.sm;
-            tally.unknown_busy += usize::from(matches!(processes.get(&used.pid), Some(Whose::Unknown) | None));
-        }
-        tally.scale(gpu.utilization);
-        tally
-    }
-
-    /// Concurrent processes (MPS) can add up to more than the time in which the GPU was busy: then each has its part of that time.
-    fn scale(&mut self, busy: Option<f64>) {
-        let sum = self.sum();
-        let limit = busy.unwrap_or(100.0);
-        if sum > limit {
-            let factor = limit / sum;
-            let slots = self.containers.values_mut().chain([&mut self.host, &mut self.unknown]);
-            slots.for_each(|measured| measured.sm *= factor);
-        }
-    }
-
-    fn sum(&self) -> f64 {
-        self.containers.values().chain([&self.host, &self.unknown]).map(|measured| measured.sm).sum()
-    }
-}
-
 /// A GPU without MIG.
 fn whole(gpu: &Gpu, position: usize, holders: Vec<Arc<Owner>>, processes: &Processes) -> Part {
-    let mut tally = Tally::of(gpu, processes);
-    let unknown_processes = tally.unknown_busy;
-    let holder_count = holders.len();
-    let blank = |owner, held| Share {
-        owner,
+    let device = Device {
+        busy: gpu.utilization,
+        memory: gpu.memory.map(|memory| memory.used),
+        contexts: gpu.processes.as_ref().map(|list| list.iter().collect()),
+        used: gpu.process_utilization.as_deref(),
+    };
+    let count = holders.len();
+    let divided = divide(&device, holders, processes);
+    let pieces: f64 = divided.pieces.iter().filter_map(|piece| piece.utilization).sum();
+    let measured = pieces + divided.host + divided.unknown;
+    let memory_total = gpu.memory.map(|memory| memory.total);
+    let share = |piece: &Piece| Share {
+        owner: Arc::clone(&piece.owner),
         gpu: position,
         instance: None,
-        held,
-        utilization: None,
-        memory_used: None,
-        memory_total: gpu.memory.map(|memory| memory.total),
+        held: piece.held,
+        utilization: piece.utilization,
+        memory_used: piece.memory,
+        memory_total,
         energy: None,
     };
-    let mut shares: Vec<Share> = Vec::new();
-    if let [holder] = holders.as_slice() {
-        tally.containers.remove(holder);
-        let foreign = tally.containers.values().chain([&tally.host]).fold(Measured::default(), |sum, measured| {
-            Measured { sm: sum.sm + measured.sm, memory: sum.memory + measured.memory }
-        });
-        shares.push(Share {
-            utilization: gpu.utilization.map(|busy| (busy - foreign.sm).max(0.0)),
-            memory_used: gpu.memory.map(|memory| memory.used.saturating_sub(foreign.memory)),
-            energy: Some(1.0 - part(foreign.sm, gpu.utilization.unwrap_or(foreign.sm))),
-            ..blank(Arc::clone(holder), true)
-        });
-    } else {
-        for holder in holders {
-            let measured = tally.containers.remove(&holder);
-            shares.push(measure(blank(holder, true), measured, gpu, &tally));
-        }
-    }
-    let strangers = std::mem::take(&mut tally.containers);
-    for (owner, measured) in strangers {
-        shares.push(measure(blank(owner, false), Some(measured), gpu, &tally));
-    }
-    split_energy(&mut shares, gpu, holder_count, &tally);
-    shares.sort_by(|a, b| a.owner.cmp(&b.owner));
+    let mut shares: Vec<Share> = divided.pieces.iter().map(share).collect();
+    split_energy(&mut shares, count == 1, divided.host, gpu.utilization.filter(|_| count == 1).unwrap_or(measured));
     let rest = GpuUse {
-        gpu: Gpu::default(),
-        holders: holder_count,
-        unattributed_utilization: gpu.utilization.map(|busy| remainder(busy, &shares)),
-        unattributed_memory: gpu.memory.map(|memory| memory_remainder(memory, &shares)),
-        unknown_processes,
+        holders: count,
+        unattributed_utilization: divided.rest_utilization,
+        unattributed_memory: divided.rest_memory,
+        unknown_processes: divided.unknown_busy,
+        ..GpuUse::default()
     };
     Part { shares, rest }
 }
 
-/// A container's share by measurement alone.
-fn measure(blank: Share, measured: Option<Measured>, gpu: &Gpu, tally: &Tally) -> Share {
-    // A process that nobody can name may be this container's: without measured use of its own, its 0 would be a guess.
-    let certain = |nameless: bool| measured.is_some() || !nameless;
-    let measured = measured.unwrap_or_default();
-    let utilization = gpu.process_utilization.is_some() && certain(tally.unknown.sm > 0.0);
-    let memory = gpu.processes.is_some() && certain(tally.unknown.memory > 0);
-    Share { utilization: utilization.then_some(measured.sm), memory_used: memory.then_some(measured.memory), ..blank }
-}
-
-/// Energy of a GPU with one holder is the holder's even when it idles; several share it by measured time, and idle energy is nobody's.
-fn split_energy(shares: &mut [Share], gpu: &Gpu, holders: usize, tally: &Tally) {
-    let nameless = tally.host.sm + tally.unknown.sm;
-    let measured = nameless + shares.iter().filter_map(|share| share.utilization).sum::<f64>();
-    for share in shares {
-        if holders == 1 && share.held {
-            continue;
-        }
-        let whole = if holders == 1 { gpu.utilization.unwrap_or(measured) } else { measured };
+/// Energy of a GPU with one holder is the holder's even when it idles, less what others are known to have used of it; several share it by measured
+/// time, and idle energy is nobody's. `host` is the node's own time, `whole` the time that counts as all of it.
+fn split_energy(shares: &mut [Share], alone: bool, host: f64, whole: f64) {
+    for share in shares.iter_mut() {
         share.energy = share.utilization.map(|used| part(used, whole));
+    }
+    if alone {
+        let strangers: f64 = shares.iter().filter(|share| !share.held).filter_map(|share| share.energy).sum();
+        for holder in shares.iter_mut().filter(|share| share.held) {
+            holder.energy = Some((1.0 - strangers - part(host, whole)).clamp(0.0, 1.0));
+        }
     }
 }
 
+/// A part of a whole, 0 to 1.
 fn part(of: f64, whole: f64) -> f64 {
     if whole > 0.0 { (of / whole).clamp(0.0, 1.0) } else { 0.0 }
-}
-
-fn remainder(busy: f64, shares: &[Share]) -> f64 {
-    let known: f64 = shares.iter().filter_map(|share| share.utilization).sum();
-    // Sums of shares that make up the whole may miss it by rounding: a millionth of a percent is nobody's use.
-    Some(busy - known).filter(|rest| *rest > 1e-6).unwrap_or(0.0)
-}
-
-fn memory_remainder(memory: Memory, shares: &[Share]) -> u64 {
-    let known: u64 = shares.iter().filter_map(|share| share.memory_used).sum();
-    memory.used.saturating_sub(known)
 }
 
 #[cfg(test)]

@@ -230,6 +230,8 @@ pub struct Process {
     pub gpu_instance: Option<u32>,
     /// The MIG compute instance it runs in.
     pub compute_instance: Option<u32>,
+    /// Whether it computes through an MPS server.
+    pub mps: bool,
 }
 
 /// What one process used, percent of the GPU's time, 0 to 100.
@@ -252,6 +254,8 @@ pub struct MigInstance {
     pub compute_instance: Option<u32>,
     /// Such as `1g.10gb`.
     pub profile: Arc<str>,
+    /// First memory slice of its GPU instance; absent where the driver tells it only to the privileged.
+    pub placement: Option<u32>,
     /// The instance's own frame buffer.
     pub memory: Option<Memory>,
     /// What its units did: the only measure of use that MIG has.

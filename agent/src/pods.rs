@@ -103,7 +103,7 @@ impl Holders {
         let wanted = partition_profile(profile);
         let fits = |device: &Device| match device {
             Device::Partition { minor, profile, placement, .. } => {
-                (Some(*minor) == gpu.minor && (**profile == *wanted || profile.is_empty())).then_some(*placement)
+                (Some(*minor) == gpu.minor && **profile == *wanted).then_some(*placement)
             }
             _ => None,
         };

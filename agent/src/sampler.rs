@@ -167,6 +167,7 @@ impl Sampler {
             self.pods.stranger.notify_one();
         }
         let snapshot = attribute(reading, &pods.holders, &resolved.whose);
+        self.totals.begin_anew(&identities);
         self.totals.advance(&snapshot, now, self.config.sample_interval * limits::GAP_TICKS);
         self.history.record(&snapshot, now, unix);
         snapshot

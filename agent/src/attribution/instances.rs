@@ -1,58 +1,131 @@
-//! Attribution on a GPU with MIG: each instance is a device of its own, found by its uuid or ids. Pure.
-//! The driver gives no utilization here, so shares have memory only; what no instance's holder has is unattributed.
+//! Attribution on a GPU with MIG: each GPU instance is a device of its own, found by its uuid, ids or place. Pure.
+//! Compute instances of one GPU instance share its memory and its measurement, so that they are divided together.
 
+mod claims;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{GpuUse, Measured, Part, Processes, Share};
-use crate::gpu::{Gpu, MigInstance, Process};
-use crate::pods::{Holders, Owner, Whose};
+use super::divide::{Device, Divided, divide};
+use super::{InstanceUse, Part, Processes, Share, part};
+use crate::gpu::{Gpu, MigInstance};
+use crate::pods::{Holders, Owner};
+
+/// A GPU instance: the positions of its MIG devices, and who holds one of them.
+#[derive(Debug, Default)]
+struct Group {
+    positions: Vec<usize>,
+    holders: BTreeMap<Arc<Owner>, usize>,
+}
 
 pub(super) fn attribute(gpu: &Gpu, position: usize, holders: &Holders, processes: &Processes) -> Part {
+    let instances = gpu.mig.as_deref().unwrap_or_default();
+    let claimed = claims::holders(gpu, instances, holders, processes);
     let mut part = Part::default();
-    let (mut attributed, mut used) = (0_u64, 0_u64);
-    for (index, instance) in gpu.mig.iter().flatten().enumerate() {
-        let owners = holders.of_instance(&gpu.identity, instance);
-        part.rest.holders += owners.len();
-        used += instance.memory.map_or(0, |memory| memory.used);
-        for owner in &owners {
-            let memory_used = match owners.as_slice() {
-                [_only] => instance.memory.map(|memory| memory.used),
-                _several => measured(gpu, instance, owner, processes).map(|measured| measured.memory),
-            };
-            attributed += memory_used.unwrap_or(0);
-            part.shares.push(Share {
-                owner: Arc::clone(owner),
-                gpu: position,
-                instance: Some(index),
-                held: true,
-                utilization: None,
-                memory_used,
-                memory_total: instance.memory.map(|memory| memory.total),
-                energy: None,
-            });
+    part.rest.instances = vec![InstanceUse::default(); instances.len()];
+    let mut times: Vec<(usize, f64)> = Vec::new();
+    for group in groups(gpu, instances, holders, &claimed) {
+        let Some(first) = group.positions.first().and_then(|at| instances.get(*at)) else { continue };
+        let device = device(gpu, first);
+        let divided = divide(&device, group.holders.keys().cloned().collect(), processes);
+        part.rest.holders += group.holders.len();
+        part.rest.unknown_processes += divided.unknown_busy;
+        times.push((slices(&first.profile), device.busy.unwrap_or(0.0)));
+        share(gpu, position, &group, &divided, &mut part);
+        for &at in &group.positions {
+            if let Some(rest) = part.rest.instances.get_mut(at) {
+                *rest = InstanceUse {
+                    utilization: device.busy,
+                    unattributed_utilization: divided.rest_utilization,
+                    unattributed_memory: divided.rest_memory,
+                };
+            }
         }
     }
+    part.shares.sort_by(|a, b| (a.instance, &a.owner).cmp(&(b.instance, &b.owner)));
+    split_energy(&mut part.shares, instances, &times);
     // The parent tells its aggregate only to the privileged; the instances' sum is what everybody may know.
-    let used = gpu.memory.map_or(used, |memory| memory.used);
-    part.rest = GpuUse { unattributed_memory: Some(used.saturating_sub(attributed)), ..part.rest };
+    let inside: u64 = first_of_each(instances).filter_map(|instance| Some(instance.memory?.used)).sum();
+    let attributed: u64 = part.shares.iter().filter_map(|share| share.memory_used).sum();
+    let used = gpu.memory.map_or(inside, |memory| memory.used);
+    part.rest.unattributed_memory = Some(used.saturating_sub(attributed));
     part
 }
 
-/// The memory of one owner's processes in an instance that several share.
-fn measured(gpu: &Gpu, instance: &MigInstance, owner: &Arc<Owner>, processes: &Processes) -> Option<Measured> {
-    let inside = |process: &&Process| {
-        process.gpu_instance == instance.gpu_instance
-            && (instance.compute_instance.is_none() || process.compute_instance == instance.compute_instance)
-    };
-    let list = gpu.processes.as_ref()?;
-    let mut sum = Measured::default();
-    let mut nameless = false;
-    for process in list.iter().filter(inside) {
-        match processes.get(&process.pid) {
-            Some(Whose::Container(whose)) if whose == owner => sum.memory += process.memory.unwrap_or(0),
-            Some(Whose::Container(_) | Whose::Host | Whose::MpsServer) => {}
-            Some(Whose::Unknown) | None => nameless = true,
+/// The instances as divided: those that share a GPU instance together.
+fn groups(gpu: &Gpu, instances: &[MigInstance], holders: &Holders, claimed: &[Vec<Arc<Owner>>]) -> Vec<Group> {
+    let mut groups: BTreeMap<(Option<u32>, usize), Group> = BTreeMap::new();
+    for (at, instance) in instances.iter().enumerate() {
+        // One without an id stands for itself.
+        let key = (instance.gpu_instance, if instance.gpu_instance.is_some() { 0 } else { at });
+        let group = groups.entry(key).or_default();
+        group.positions.push(at);
+        let by_claim = claimed.get(at).into_iter().flatten().cloned();
+        for owner in holders.of_instance(&gpu.identity, instance).into_iter().chain(by_claim) {
+            group.holders.entry(owner).or_insert(at);
         }
     }
-    (sum.memory > 0 || !nameless).then_some(sum)
+    groups.into_values().collect()
 }
+
+fn device<'a>(gpu: &'a Gpu, instance: &MigInstance) -> Device<'a> {
+    let inside = |list: &'a Vec<crate::gpu::Process>| {
+        list.iter().filter(|process| process.gpu_instance == instance.gpu_instance).collect()
+    };
+    Device {
+        busy: utilization(instance),
+        memory: instance.memory.map(|memory| memory.used),
+        contexts: gpu.processes.as_ref().map(inside),
+        used: None,
+    }
+}
+
+/// How busy an instance was, in percent of the instance: the SMs' time. The engine's time, which the driver counts against the whole GPU (it ends
+/// at 50 on half of one), is no measure of an instance.
+fn utilization(instance: &MigInstance) -> Option<f64> {
+    instance.gpm.as_ref()?.sm_active.map(|percent| percent.clamp(0.0, 100.0))
+}
+
+fn share(gpu: &Gpu, position: usize, group: &Group, divided: &Divided, part: &mut Part) {
+    let instances = gpu.mig.as_deref().unwrap_or_default();
+    for piece in &divided.pieces {
+        // A stranger is shown where the first compute instance is.
+        let at = group.holders.get(&piece.owner).or(group.positions.first()).copied().unwrap_or_default();
+        part.shares.push(Share {
+            owner: Arc::clone(&piece.owner),
+            gpu: position,
+            instance: Some(at),
+            held: piece.held,
+            utilization: piece.utilization,
+            memory_used: piece.memory,
+            memory_total: instances.get(at).and_then(|instance| Some(instance.memory?.total)),
+            energy: None,
+        });
+    }
+}
+
+/// Energy goes by measured time and size: a busy instance of three slices has three times that of one slice. Idle energy is nobody's.
+fn split_energy(shares: &mut [Share], instances: &[MigInstance], times: &[(usize, f64)]) {
+    let whole: f64 = times.iter().map(|(slices, busy)| *slices as f64 * busy).sum();
+    for share in shares {
+        let size = share.instance.and_then(|at| instances.get(at)).map_or(0, |instance| slices(&instance.profile));
+        share.energy = share.utilization.map(|used| part(size as f64 * used, whole));
+    }
+}
+
+/// Compute slices of the GPU instance: the n of `ng`, in `1c.3g.40gb` too.
+fn slices(profile: &str) -> usize {
+    profile.split('.').find_map(|word| word.strip_suffix('g')?.parse().ok()).unwrap_or(1)
+}
+
+/// One MIG device of each GPU instance.
+fn first_of_each(instances: &[MigInstance]) -> impl Iterator<Item = &MigInstance> {
+    instances.iter().enumerate().filter_map(|(at, instance)| {
+        let before = instances.get(..at).unwrap_or_default();
+        let again = |other: &MigInstance| other.gpu_instance.is_some() && other.gpu_instance == instance.gpu_instance;
+        (!before.iter().any(again)).then_some(instance)
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,10 +1,8 @@
 //! Attribution as a table: GPUs, holders and processes in, one line per share out.
 
-use super::totals::Totals;
 use super::*;
-use crate::gpu::{Identity, MigInstance, Process, ProcessUtilization};
+use crate::gpu::{Identity, Memory, Process, ProcessUtilization};
 use crate::pods::Assignment;
-use std::time::Duration;
 
 const GIB: u64 = 1 << 30;
 
@@ -47,10 +45,17 @@ fn gpu(busy: f64, processes: &[(u32, f64, u64)]) -> Gpu {
     }
 }
 
-/// Pids 1.. belong to pods a, b, c; 90 is the node's; everything else is unknown.
+/// Pids 1.. belong to pods a, b, c; 80 is an MPS server, 90 the node's; everything else is unknown.
 fn processes() -> Processes {
     let container = |pid, pod| (pid, Whose::Container(owner(pod)));
-    Processes::from([container(1, "a"), container(2, "b"), container(3, "c"), (90, Whose::Host), (99, Whose::Unknown)])
+    Processes::from([
+        container(1, "a"),
+        container(2, "b"),
+        container(3, "c"),
+        (80, Whose::MpsServer),
+        (90, Whose::Host),
+        (99, Whose::Unknown),
+    ])
 }
 
 fn snapshot(gpu: Gpu, holders: &Holders) -> Snapshot {
@@ -141,107 +146,114 @@ fn a_lost_gpu_has_holders_but_no_figures() {
     check(lost, &[("a", "GPU-1")], &["a - - 1.0", "nobody - -"]);
 }
 
-#[test]
-fn a_mig_instance_is_its_holders() {
-    let instance = |uuid: &str, gi, used: u64| MigInstance {
-        uuid: uuid.into(),
-        gpu_instance: Some(gi),
-        compute_instance: Some(0),
-        profile: "1g.5gb".into(),
-        memory: Some(Memory { total: 5 * GIB, used: used * GIB, free: (5 - used) * GIB, reserved: 0 }),
-        ..MigInstance::default()
-    };
-    let process =
-        |pid, gi, gib: u64| Process { pid, memory: Some(gib * GIB), gpu_instance: Some(gi), compute_instance: Some(0) };
-    let partitioned = Gpu {
-        utilization: None,
-        memory: None,
-        mig: Some(vec![instance("MIG-1", 7, 2), instance("MIG-2", 8, 3), instance("MIG-3", 9, 1)]),
-        processes: Some(vec![process(1, 8, 1), process(2, 8, 2), process(90, 9, 1)]),
-        process_utilization: None,
-        ..gpu(0.0, &[])
-    };
-    check(
-        partitioned,
-        &[("c", "MIG-1"), ("a", "MIG-2::0"), ("b", "MIG-2::1")],
-        &["c - 2G -", "a - 1G -", "b - 2G -", "nobody - 1G"],
-    );
-}
-
-#[test]
-fn totals_grow_by_what_was_measured() {
-    let holders = holders(&[("a", "GPU-1::0"), ("b", "GPU-1::1")]);
-    let at = |joules: f64| {
-        let gpu = Gpu { energy_joules: Some(joules), ..gpu(80.0, &[(1, 60.0, 2), (2, 20.0, 1)]) };
-        snapshot(gpu, &holders)
-    };
-    let mut totals = Totals::default();
-    let gap = Duration::from_secs(3);
-    let mut seen = Vec::new();
-    for (second, joules) in [(10, 500.0), (11, 600.0), (13, 800.0), (60, 9000.0), (61, 9100.0), (62, 10.0), (63, 110.0)]
-    {
-        let snapshot = at(joules);
-        totals.advance(&snapshot, Duration::from_secs(second), gap);
-        let total = totals.of(&snapshot, &snapshot.shares[0]);
-        let number = |value: Option<f64>| value.unwrap_or(f64::NAN);
-        seen.push(format!(
-            "{second}: {:.1} {:.0} {:.0}",
-            number(total.usage_seconds),
-            number(total.allocated_seconds),
-            number(total.energy_joules)
-        ));
+/// An MPS server, pid 80, and its clients: (pid, SM percent as the driver tells it).
+fn served(busy: f64, server: f64, clients: &[(u32, f64)]) -> Gpu {
+    let all: Vec<(u32, f64, u64)> = clients.iter().map(|&(pid, sm)| (pid, sm, 2)).chain([(80, server, 0)]).collect();
+    let mut gpu = gpu(busy, &all);
+    for process in gpu.processes.iter_mut().flatten().filter(|process| process.pid != 80) {
+        process.mps = true;
     }
-    // The 47 s of silence and the counter's restart add nothing.
+    gpu
+}
+
+#[test]
+fn what_the_mps_server_did_is_its_clients() {
+    let given = [("a", "GPU-1::0"), ("b", "GPU-1::1"), ("c", "GPU-1::2")];
+    // A driver that tells of clients: the server's own time is that of its clients once more.
+    check(
+        served(60.0, 60.0, &[(1, 40.0), (2, 20.0)]),
+        &given,
+        &["a 40.0 2G 0.7", "b 20.0 2G 0.3", "c 0.0 0G 0.0", "nobody 0.0 0G"],
+    );
+    // A driver that tells of the server only.
+    check(
+        served(60.0, 60.0, &[(1, 0.0), (2, 0.0)]),
+        &given,
+        &["a 30.0 2G 0.5", "b 30.0 2G 0.5", "c 0.0 0G 0.0", "nobody 0.0 0G"],
+    );
+    // A client that nobody can name has its part too, and makes zeros uncertain.
+    check(
+        served(60.0, 60.0, &[(1, 0.0), (99, 0.0)]),
+        &given,
+        &["a 30.0 2G 0.5", "b - - -", "c - - -", "nobody 30.0 2G"],
+    );
+    // No client left: the node's own.
+    check(served(10.0, 10.0, &[]), &given[..1], &["a 0.0 0G 0.0", "nobody 10.0 0G"]);
+}
+
+#[test]
+fn an_idle_gpu_makes_every_zero_certain() {
+    let given = [("a", "GPU-1::0"), ("b", "GPU-1::1")];
+    check(gpu(0.0, &[(99, 0.0, 3)]), &given, &["a 0.0 - 0.0", "b 0.0 - 0.0", "nobody 0.0 3G"]);
+}
+
+#[test]
+fn an_init_container_has_what_it_used_of_its_pods_gpu() {
+    let init = Arc::new(Owner { container: "init".into(), ..(*owner("a")).clone() });
+    let processes: Processes = [(1, Whose::Container(init))].into();
+    let reading = Reading { driver_version: None, gpus: vec![gpu(60.0, &[(1, 60.0, 4)])] };
+    let snapshot = attribute(reading, &holders(&[("a", "GPU-1")]), &processes);
+    let shares: Vec<_> =
+        snapshot.shares.iter().map(|s| (&*s.owner.container, s.held, s.utilization, s.memory_used)).collect();
     assert_eq!(
-        seen,
-        [
-            "10: 0.0 0 0",
-            "11: 0.6 1 75",
-            "13: 1.8 3 225",
-            "60: 1.8 3 225",
-            "61: 2.4 4 300",
-            "62: 3.0 5 300",
-            "63: 3.6 6 375"
-        ]
+        shares,
+        [("init", false, Some(60.0), Some(4 * GIB)), ("main", true, Some(0.0), Some(0))],
+        "the kubelet names the container that holds it next"
     );
 }
 
 #[test]
-fn a_container_that_is_back_within_minutes_goes_on_counting() {
-    let (held, free) = (holders(&[("a", "GPU-1")]), holders(&[]));
-    let busy = || gpu(50.0, &[]);
-    let mut totals = Totals::default();
-    let gap = Duration::from_secs(5);
-    let seconds = Duration::from_secs;
-    totals.advance(&snapshot(busy(), &held), seconds(0), gap);
-    totals.advance(&snapshot(busy(), &held), seconds(2), gap);
-    totals.advance(&snapshot(busy(), &free), seconds(4), gap);
-    let back = snapshot(busy(), &held);
-    totals.advance(&back, seconds(6), gap);
-    assert_eq!(totals.of(&back, &back.shares[0]).usage_seconds, Some(2.0));
-    assert_eq!(totals.of_nobody("GPU-1").usage_seconds, Some(1.0));
-    totals.advance(&snapshot(busy(), &free), seconds(400), gap);
-    totals.advance(&back, seconds(402), gap);
-    assert_eq!(totals.of(&back, &back.shares[0]).usage_seconds, Some(1.0), "forgotten after five minutes");
+fn without_process_times_the_only_container_inside_has_it_all() {
+    let given = [("a", "GPU-1::0"), ("b", "GPU-1::1")];
+    let timeless = |processes: &[(u32, f64, u64)]| Gpu { process_utilization: None, ..gpu(70.0, processes) };
+    check(timeless(&[(1, 0.0, 2)]), &given, &["a 70.0 2G 1.0", "b 0.0 0G 0.0", "nobody 0.0 0G"]);
+    check(timeless(&[(1, 0.0, 2), (2, 0.0, 3)]), &given, &["a - 2G -", "b - 3G -", "nobody 70.0 0G"]);
+    check(timeless(&[(1, 0.0, 2), (90, 0.0, 1)]), &given, &["a - 2G -", "b - 0G -", "nobody 70.0 1G"]);
+    check(timeless(&[(3, 0.0, 2)]), &given[..1], &["a 0.0 0G 0.0", "c* 70.0 2G 1.0", "nobody 0.0 0G"]);
+}
+
+/// Pid, time, memory in GiB (`None`: the driver does not say), whether an MPS client.
+type Drawn = (u32, f64, Option<u64>, bool);
+
+fn drawn(busy: f64, used: u64, processes: &[Drawn], timeless: bool) -> Gpu {
+    let mut gpu = gpu(busy, &processes.iter().map(|&(pid, sm, _, _)| (pid, sm, 0)).collect::<Vec<_>>());
+    gpu.memory = Some(Memory { total: 10 * GIB, used: used * GIB, free: (10 - used) * GIB, reserved: 0 });
+    for (process, (_, _, memory, mps)) in gpu.processes.iter_mut().flatten().zip(processes) {
+        (process.memory, process.mps) = (memory.map(|gib| gib * GIB), *mps);
+    }
+    gpu.process_utilization = gpu.process_utilization.filter(|_| !timeless);
+    gpu
 }
 
 proptest::proptest! {
-    /// Shares and the rest add up to the GPU, and no share leaves 0 to 100.
+    /// Shares and the rest add up to the GPU, in time and in memory; no share leaves 0 to 100, and no energy is made.
     #[test]
-    fn nothing_is_counted_twice(
-        busy in 0.0..100.0_f64,
-        used in proptest::collection::vec((proptest::sample::select(vec![1_u32, 2, 3, 90, 99]), 0.0..100.0_f64, 0..3_u64), 0..5),
+    fn shares_and_the_rest_add_up_to_the_gpu(
+        busy in proptest::prop_oneof![proptest::strategy::Just(0.0), 0.0..=100.0_f64],
+        held in 0..=10_u64,
+        used in proptest::collection::vec((
+            proptest::sample::select(vec![1_u32, 2, 3, 80, 90, 99]),
+            0.0..=100.0_f64,
+            proptest::option::of(0..6_u64),
+            proptest::bool::ANY,
+        ), 0..6),
+        timeless in proptest::bool::ANY,
         given in proptest::collection::vec(
-            (proptest::sample::select(vec!["a", "b", "c"]), proptest::sample::select(vec!["GPU-1", "GPU-1::0", "GPU-1::1"])), 0..4),
+            (proptest::sample::select(vec!["a", "b", "c"]), proptest::sample::select(vec!["GPU-1", "GPU-1::0", "GPU-1::1", "slot"])), 0..4),
     ) {
-        let snapshot = snapshot(gpu(busy, &used), &holders(&given));
+        let snapshot = snapshot(drawn(busy, held, &used, timeless), &holders(&given));
         let sum: f64 = snapshot.shares.iter().filter_map(|share| share.utilization).sum();
         let rest = snapshot.gpus[0].unattributed_utilization.unwrap();
         proptest::prop_assert!((sum + rest - busy).abs() < 1e-3, "{sum} + {rest} is not {busy}");
+        let memory: u64 = snapshot.shares.iter().filter_map(|share| share.memory_used).sum();
+        proptest::prop_assert_eq!(memory + snapshot.gpus[0].unattributed_memory.unwrap(), held * GIB);
         let energy: f64 = snapshot.shares.iter().filter_map(|share| share.energy).sum();
         proptest::prop_assert!(energy <= 1.0 + 1e-9);
         for share in &snapshot.shares {
             proptest::prop_assert!(share.utilization.is_none_or(|percent| (0.0..=100.0).contains(&percent)));
         }
+        let mut pieces: Vec<_> = snapshot.shares.iter().map(|share| &share.owner).collect();
+        pieces.dedup();
+        proptest::prop_assert_eq!(pieces.len(), snapshot.shares.len(), "a container has one share of a device");
     }
 }

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use super::{Share, Snapshot};
 use crate::pods::Owner;
+use crate::pods::identity::Identities;
 
 /// Totals of containers that have gone are kept this long, so that a kubelet's hiccup does not reset a counter.
 const KEPT: Duration = Duration::from_secs(300);
-/// Containers times devices that are remembered at most.
+/// Containers times devices that are remembered at most. When they are more, those that have gone longest make room.
 const ENTRIES_MAX: usize = 4096;
 
 /// What one container used of one device since the agent first saw it.
@@ -39,14 +40,22 @@ type Key = (Arc<Owner>, Arc<str>);
 /// All counters.
 #[derive(Debug, Clone, Default)]
 pub struct Totals {
-    containers: BTreeMap<Key, (Total, Duration)>,
+    containers: BTreeMap<Key, Entry>,
     gpus: BTreeMap<Arc<str>, Device>,
     last: Option<Duration>,
 }
 
+#[derive(Debug, Clone, Default)]
+struct Entry {
+    total: Total,
+    seen: Duration,
+    uid: Option<Arc<str>>,
+}
+
 #[derive(Debug, Clone, Copy, Default)]
 struct Device {
-    energy_joules: Option<f64>,
+    /// The driver's counter, and when it was read.
+    energy: Option<(f64, Duration)>,
     unattributed: Unattributed,
 }
 
@@ -56,13 +65,14 @@ impl Totals {
         let elapsed = self.last.map(|last| now.saturating_sub(last)).filter(|elapsed| *elapsed <= gap);
         self.last = Some(now);
         let seconds = elapsed.unwrap_or_default().as_secs_f64();
-        let joules: Vec<Option<f64>> = snapshot.gpus.iter().map(|gpu| self.device_joules(&gpu.gpu, seconds)).collect();
+        let joules: Vec<Option<f64>> =
+            snapshot.gpus.iter().map(|gpu| self.device_joules(&gpu.gpu, seconds, (now, gap))).collect();
         for share in &snapshot.shares {
             let Some(key) = key(snapshot, share) else { continue };
-            if self.containers.len() >= ENTRIES_MAX && !self.containers.contains_key(&key) {
+            if !self.containers.contains_key(&key) && !self.make_room(now) {
                 continue;
             }
-            let (total, seen) = self.containers.entry(key).or_default();
+            let Entry { total, seen, .. } = self.containers.entry(key).or_default();
             *seen = now;
             grow(&mut total.usage_seconds, share.utilization.map(|percent| percent / 100.0 * seconds));
             grow(&mut total.allocated_seconds, share.held.then_some(seconds));
@@ -70,13 +80,33 @@ impl Totals {
             grow(&mut total.energy_joules, share.energy.zip(joules).map(|(part, joules)| part * joules));
         }
         self.unattributed(snapshot, seconds, &joules);
-        self.containers.retain(|_, (_, seen)| now.saturating_sub(*seen) <= KEPT);
+        self.containers.retain(|_, entry| now.saturating_sub(entry.seen) <= KEPT);
+    }
+
+    /// A pod that was made again under its name is another pod: its counters begin anew. Where uids are not known, they go on.
+    pub fn begin_anew(&mut self, identities: &Identities) {
+        self.containers.retain(|(owner, _), entry| {
+            let Some(identity) = identities.of(owner) else { return true };
+            let same = entry.uid.as_ref().is_none_or(|uid| *uid == identity.uid);
+            entry.uid = Some(Arc::clone(&identity.uid));
+            same
+        });
+    }
+
+    /// Whether there is a place for one more; the container that has gone longest gives its own up.
+    fn make_room(&mut self, now: Duration) -> bool {
+        if self.containers.len() < ENTRIES_MAX {
+            return true;
+        }
+        let gone = self.containers.iter().filter(|(_, entry)| entry.seen < now).min_by_key(|(_, entry)| entry.seen);
+        let Some(key) = gone.map(|(key, _)| key.clone()) else { return false };
+        self.containers.remove(&key).is_some()
     }
 
     /// The total of one share of the snapshot that was added last.
     #[must_use]
     pub fn of(&self, snapshot: &Snapshot, share: &Share) -> Total {
-        key(snapshot, share).and_then(|key| self.containers.get(&key)).map_or_else(Total::default, |(total, _)| *total)
+        key(snapshot, share).and_then(|key| self.containers.get(&key)).map_or_else(Total::default, |entry| entry.total)
     }
 
     /// What belonged to nobody, of one GPU.
@@ -86,16 +116,12 @@ impl Totals {
     }
 
     /// Joules since the last snapshot: the driver's counter where there is one, else power times time.
-    /// Zero at the first look, after a gap and when the counter restarted; absent when neither is read.
-    fn device_joules(&mut self, gpu: &crate::gpu::Gpu, seconds: f64) -> Option<f64> {
+    /// Zero at the first look, after a gap of this GPU and when the counter restarted; absent when neither is read.
+    fn device_joules(&mut self, gpu: &crate::gpu::Gpu, seconds: f64, (now, gap): (Duration, Duration)) -> Option<f64> {
         let device = self.gpus.entry(Arc::clone(&gpu.identity.uuid)).or_default();
-        let before = device.energy_joules;
-        device.energy_joules = gpu.energy_joules.or(before);
-        match (gpu.energy_joules, before) {
-            (Some(now), Some(before)) if now >= before && seconds > 0.0 => Some(now - before),
-            (Some(_), _) => Some(0.0),
-            (None, _) => gpu.power_watts.map(|watts| watts * seconds),
-        }
+        let Some(joules) = gpu.energy_joules else { return gpu.power_watts.map(|watts| watts * seconds) };
+        let before = device.energy.replace((joules, now)).filter(|(_, at)| now.saturating_sub(*at) <= gap);
+        Some(before.map_or(0.0, |(before, _)| (joules - before).max(0.0)))
     }
 
     fn unattributed(&mut self, snapshot: &Snapshot, seconds: f64, joules: &[Option<f64>]) {
@@ -125,3 +151,6 @@ fn grow(counter: &mut Option<f64>, by: Option<f64>) {
         *counter.get_or_insert(0.0) += by.max(0.0);
     }
 }
+
+#[cfg(test)]
+mod tests;

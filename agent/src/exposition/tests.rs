@@ -47,6 +47,7 @@ fn snapshot() -> Snapshot {
         gpu_instance: Some(9),
         compute_instance: Some(0),
         profile: "1g.10gb".into(),
+        placement: None,
         memory: Some(Memory { total: 10 * GIB, used: 4 * GIB, free: 6 * GIB, reserved: 0 }),
         ..MigInstance::default()
     };

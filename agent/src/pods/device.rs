@@ -28,7 +28,7 @@ pub enum Device {
     Partition {
         /// The n of the GPU's `/dev/nvidia<n>`.
         minor: u32,
-        /// Such as `1g10gb`: as [`partition_profile`] writes it. Empty in names of the driver's first releases.
+        /// Such as `1g10gb`: as [`partition_profile`] writes it.
         profile: Box<str>,
         /// NVML's id of the profile.
         profile_id: u32,
@@ -68,22 +68,19 @@ pub fn device(id: &str) -> Option<Device> {
     Some(Device::Minor { minor, gpu_instance })
 }
 
-/// Understands the name of a claimed device of NVIDIA's DRA driver: `gpu-<minor>`, `gpu-<minor>-mig-<profile>-<profile id>-<placement>`, and the
-/// first releases' `gpu-<minor>-mig-<profile id>-<placement>-<size>`. `None` for what NVML does not see (`gpu-vfio-0`).
+/// Understands the name of a claimed device of NVIDIA's DRA driver: `gpu-<minor>` and `gpu-<minor>-mig-<profile>-<profile id>-<placement>`.
+/// `None` for what NVML does not see (`gpu-vfio-0`).
 #[must_use]
 pub fn claimed(name: &str) -> Option<Device> {
     let rest = name.strip_prefix("gpu-")?;
     let Some((minor, partition)) = rest.split_once("-mig-") else {
         return Some(Device::Minor { minor: rest.parse().ok()?, gpu_instance: None });
     };
-    let minor = minor.parse().ok()?;
-    let (front, last) = partition.rsplit_once('-')?;
-    let (profile, middle) = front.rsplit_once('-')?;
-    let (last, middle): (u32, u32) = (last.parse().ok()?, middle.parse().ok()?);
-    Some(match profile.parse() {
-        Ok(profile_id) => Device::Partition { minor, profile: "".into(), profile_id, placement: middle },
-        Err(_) => Device::Partition { minor, profile: profile.into(), profile_id: middle, placement: last },
-    })
+    let (front, placement) = partition.rsplit_once('-')?;
+    let (profile, profile_id) = front.rsplit_once('-')?;
+    let numbers = (minor.parse().ok()?, profile_id.parse().ok()?, placement.parse().ok()?);
+    let (minor, profile_id, placement) = numbers;
+    Some(Device::Partition { minor, profile: profile.into(), profile_id, placement })
 }
 
 /// A MIG profile as names of claimed devices spell it: `1g.10gb+me` is `1g10gb-me`.
@@ -144,7 +141,6 @@ mod tests {
             ("gpu-12", Some(Device::Minor { minor: 12, gpu_instance: None })),
             ("gpu-0-mig-1g10gb-19-2", partition(0, "1g10gb", 19, 2)),
             ("gpu-3-mig-1g10gb-me-20-0", partition(3, "1g10gb-me", 20, 0)),
-            ("gpu-0-mig-9-4-4", partition(0, "", 9, 4)),
             ("gpu-vfio-0", None),
             ("gpu-", None),
             ("gpu-0-mig-", None),

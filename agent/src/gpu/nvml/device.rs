@@ -218,7 +218,8 @@ pub(super) fn process(info: &ProcessInfo) -> Process {
         UsedGpuMemory::Used(bytes) => Some(bytes),
         UsedGpuMemory::Unavailable => None,
     };
-    Process { pid: info.pid, memory, gpu_instance: info.gpu_instance_id, compute_instance: info.compute_instance_id }
+    let (gpu_instance, compute_instance) = (info.gpu_instance_id, info.compute_instance_id);
+    Process { pid: info.pid, memory, gpu_instance, compute_instance, mps: false }
 }
 
 /// Headers disagree on whether `used` includes what is reserved, so it is derived.

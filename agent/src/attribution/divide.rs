@@ -1,0 +1,126 @@
+//! One device's use, divided among its holders and whoever else is measured on it; the same rules for a whole GPU and for a MIG instance. Pure.
+
+use std::sync::Arc;
+
+use super::Processes;
+use super::tally::{Measured, Tally};
+use crate::gpu::{Process, ProcessUtilization};
+use crate::pods::Owner;
+
+/// A device, as far as the division looks at it.
+#[derive(Debug)]
+pub(super) struct Device<'a> {
+    /// Percent of its time that was used.
+    pub(super) busy: Option<f64>,
+    /// Bytes held.
+    pub(super) memory: Option<u64>,
+    /// Who has a context; absent when the lists could not be read.
+    pub(super) contexts: Option<Vec<&'a Process>>,
+    /// Measured time per process; absent when the driver tells none.
+    pub(super) used: Option<&'a [ProcessUtilization]>,
+}
+
+/// One container's piece.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Piece {
+    pub(super) owner: Arc<Owner>,
+    pub(super) held: bool,
+    pub(super) utilization: Option<f64>,
+    pub(super) memory: Option<u64>,
+}
+
+/// The pieces, in order of name, and the rest.
+#[derive(Debug, Default)]
+pub(super) struct Divided {
+    pub(super) pieces: Vec<Piece>,
+    pub(super) rest_utilization: Option<f64>,
+    pub(super) rest_memory: Option<u64>,
+    /// Percent that the node itself used, and percent of processes without a name.
+    pub(super) host: f64,
+    pub(super) unknown: f64,
+    /// Busy processes without a name.
+    pub(super) unknown_busy: usize,
+}
+
+pub(super) fn divide(device: &Device<'_>, holders: Vec<Arc<Owner>>, processes: &Processes) -> Divided {
+    let tally = Tally::of(device, processes);
+    let mut pieces = match <[_; 1]>::try_from(holders) {
+        Ok([holder]) => alone(device, &tally, holder),
+        Err(holders) => together(device, &tally, holders),
+    };
+    pieces.sort_by(|a, b| a.owner.cmp(&b.owner));
+    let utilization: f64 = pieces.iter().filter_map(|piece| piece.utilization).sum();
+    let memory: u64 = pieces.iter().filter_map(|piece| piece.memory).sum();
+    Divided {
+        // Sums of shares that make up the whole may miss it by rounding: a millionth of a percent is nobody's use.
+        rest_utilization: device.busy.map(|busy| Some(busy - utilization).filter(|rest| *rest > 1e-6).unwrap_or(0.0)),
+        rest_memory: device.memory.map(|held| held.saturating_sub(memory)),
+        host: tally.host.sm,
+        unknown: tally.unknown.sm,
+        unknown_busy: tally.unknown_busy,
+        pieces,
+    }
+}
+
+/// One holder: everything is its own but what is certainly another's.
+fn alone(device: &Device<'_>, tally: &Tally, holder: Arc<Owner>) -> Vec<Piece> {
+    // Where processes have no times, the only container that is inside has it all, holder or not.
+    let stranger_alone = device.used.is_none() && tally.sole().is_some_and(|owner| *owner != holder);
+    let (mut time, mut memory) = (tally.host.sm, tally.host.memory);
+    let mut pieces = Vec::new();
+    for (owner, measured) in tally.containers.iter().filter(|(owner, _)| **owner != holder) {
+        let utilization = match device.used {
+            Some(_) => Some(measured.sm),
+            None => device.busy.filter(|_| stranger_alone),
+        };
+        time += utilization.unwrap_or(0.0);
+        memory += measured.memory;
+        let held = (device.contexts.is_some() && !measured.blind).then_some(measured.memory);
+        pieces.push(Piece { owner: Arc::clone(owner), held: false, utilization, memory: held });
+    }
+    pieces.push(Piece {
+        owner: holder,
+        held: true,
+        utilization: device.busy.map(|busy| (busy - time).max(0.0)),
+        memory: device.memory.map(|held| held.saturating_sub(memory)),
+    });
+    pieces
+}
+
+/// Several holders, or none: each has what is measured for it.
+fn together(device: &Device<'_>, tally: &Tally, holders: Vec<Arc<Owner>>) -> Vec<Piece> {
+    let piece = |owner: &Arc<Owner>, held| {
+        let measured = tally.containers.get(owner);
+        Piece {
+            owner: Arc::clone(owner),
+            held,
+            utilization: time(device, tally, owner, measured),
+            memory: memory(device, tally, measured),
+        }
+    };
+    let mut pieces: Vec<Piece> = holders.iter().map(|owner| piece(owner, true)).collect();
+    pieces.extend(tally.containers.keys().filter(|owner| !holders.contains(owner)).map(|owner| piece(owner, false)));
+    pieces
+}
+
+/// A container's time. A process that nobody can name may be the container's: without measured use of its own, its 0 would be a guess.
+fn time(device: &Device<'_>, tally: &Tally, owner: &Arc<Owner>, measured: Option<&Measured>) -> Option<f64> {
+    if device.busy.is_some_and(|busy| busy <= 0.0) {
+        return Some(0.0);
+    }
+    if device.used.is_some() {
+        let used = measured.map_or(0.0, |measured| measured.sm);
+        return (used > 0.0 || tally.unknown.sm <= 0.0).then_some(used);
+    }
+    let sole = tally.sole().filter(|_| device.contexts.is_some())?;
+    device.busy.map(|busy| if sole == owner { busy } else { 0.0 })
+}
+
+fn memory(device: &Device<'_>, tally: &Tally, measured: Option<&Measured>) -> Option<u64> {
+    device.contexts.as_ref()?;
+    match measured.filter(|measured| measured.contexts > 0) {
+        Some(measured) => (!measured.blind).then_some(measured.memory),
+        // As with time: somebody without a name may be this container's process.
+        None => (tally.unknown.contexts == 0).then_some(0),
+    }
+}
