@@ -8,8 +8,8 @@ use std::borrow::Cow;
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder as _, TextEncoder};
 
-use crate::attribution::Snapshot;
 use crate::attribution::totals::Totals;
+use crate::attribution::{InstanceUse, Snapshot};
 use crate::config::DcgmNames;
 use crate::families::{self, By, Family, Get, GpuRow, Kind, Own, Sample, ShareRow};
 use crate::gpu::{Gpu, MigInstance};
@@ -187,7 +187,10 @@ impl<'a> Rows<'a> {
                 lent.gather(gpus.iter().flat_map(|row| by(row, label, get, node)).map(metric));
             }
             Get::Instance(get) => {
-                lent.gather(gpus.iter().flat_map(|row| instances(row, get, node)).map(metric));
+                lent.gather(gpus.iter().flat_map(|row| instances(row, |instance, _| get(instance), node)).map(metric));
+            }
+            Get::InstanceRest(get) => {
+                lent.gather(gpus.iter().flat_map(|row| instances(row, |_, rest| get(rest), node)).map(metric));
             }
             Get::Container(get) => fill(lent, Scope::Share, kind, share, shares.iter().map(get)),
             Get::Dcgm { gpu, instance } => {
@@ -277,9 +280,9 @@ fn by(row: &GpuRow<'_>, label: &'static str, get: fn(&GpuRow<'_>) -> By, node: &
 }
 
 /// The series of one GPU's MIG instances.
-fn instances(row: &GpuRow<'_>, get: fn(&MigInstance) -> Option<f64>, node: &str) -> Vec<Sample> {
+fn instances(row: &GpuRow<'_>, get: impl Fn(&MigInstance, &InstanceUse) -> Option<f64>, node: &str) -> Vec<Sample> {
     let Gpu { identity, mig, .. } = &row.gpu.gpu;
-    let sample = |instance: &MigInstance| {
+    let sample = |(instance, rest): (&MigInstance, &InstanceUse)| {
         let pairs = vec![
             ("gpu", identity.index.to_string()),
             ("uuid", (*instance.uuid).to_owned()),
@@ -287,9 +290,9 @@ fn instances(row: &GpuRow<'_>, get: fn(&MigInstance) -> Option<f64>, node: &str)
             ("gpu_instance", instance.gpu_instance.map_or_else(String::new, |id| id.to_string())),
             ("node", node.to_owned()),
         ];
-        Some((pairs, get(instance)?))
+        Some((pairs, get(instance, rest)?))
     };
-    mig.iter().flatten().filter_map(sample).collect()
+    mig.iter().flatten().zip(&row.gpu.instances).filter_map(sample).collect()
 }
 
 fn share_labels(row: &ShareRow<'_>, sources: &Sources<'_>) -> Metric {

@@ -12,7 +12,7 @@ mod pod;
 use std::borrow::Cow;
 
 use crate::attribution::totals::{Total, Unattributed};
-use crate::attribution::{GpuUse, Share};
+use crate::attribution::{GpuUse, InstanceUse, Share};
 use crate::config::DcgmNames;
 use crate::exposition::Dropped;
 use crate::gpu::MigInstance;
@@ -53,6 +53,8 @@ pub enum Get {
     },
     /// One per MIG instance.
     Instance(fn(&MigInstance) -> Option<f64>),
+    /// One per MIG instance, of what belongs to nobody.
+    InstanceRest(fn(&InstanceUse) -> Option<f64>),
     /// One per container and device.
     Container(fn(&ShareRow<'_>) -> Option<f64>),
     /// Under DCGM's labels: one per GPU, with the pod of a GPU that one container holds, and one per held MIG instance.
@@ -115,7 +117,7 @@ impl Family {
             Get::GpuBy { label: "reason", .. } => "gpu uuid model node reason",
             Get::GpuBy { label: "xid", .. } => "gpu uuid model node xid",
             Get::GpuBy { .. } => "gpu uuid model node state",
-            Get::Instance(_) => "gpu uuid mig_profile gpu_instance node",
+            Get::Instance(_) | Get::InstanceRest(_) => "gpu uuid mig_profile gpu_instance node",
             Get::Container(_) => "namespace pod container gpu uuid mig_profile node",
             Get::Dcgm { .. } | Get::DcgmShared { .. } => {
                 "gpu UUID pci_bus_id device modelName Hostname hostname DCGM_FI_DRIVER_VERSION GPU_I_PROFILE GPU_I_ID namespace pod container"

@@ -2,7 +2,7 @@
 //! Percentages go from 0 to 100 under the names that HPA, adapter and KEDA examples use.
 
 use super::Family;
-use super::Get::Container;
+use super::Get::{Container, InstanceRest};
 use super::Kind::{Counter, Gauge};
 
 pub(super) const FAMILIES: &[Family] = &[
@@ -11,7 +11,7 @@ pub(super) const FAMILIES: &[Family] = &[
         renamed: None,
         kind: Gauge,
         unit: "percent",
-        help: "Percent of the GPU's time that the container used, averaged over the driver's samples; 0 for a holder that idles.",
+        help: "Percent of the time of the GPU (or MIG instance) that the container used, averaged over the driver's samples; 0 for a holder that idles.",
         get: Container(|row| row.share.utilization),
     },
     Family {
@@ -53,5 +53,21 @@ pub(super) const FAMILIES: &[Family] = &[
         unit: "joules",
         help: "Energy of the GPU that counts as the container's: all of an exclusive GPU's, a part by measured time of a shared one's.",
         get: Container(|row| row.total.energy_joules),
+    },
+    Family {
+        name: "gpu_mig_unattributed_utilization_ratio",
+        renamed: None,
+        kind: Gauge,
+        unit: "ratio",
+        help: "Time of the MIG instance's SMs that no container is known to have used.",
+        get: InstanceRest(|rest| rest.unattributed_utilization.map(|percent| percent / 100.0)),
+    },
+    Family {
+        name: "gpu_mig_unattributed_memory_bytes",
+        renamed: None,
+        kind: Gauge,
+        unit: "bytes",
+        help: "Memory of the MIG instance that no container is known to hold.",
+        get: InstanceRest(|rest| rest.unattributed_memory.map(|bytes| bytes as f64)),
     },
 ];
