@@ -7,6 +7,8 @@ pub mod metered;
 pub mod patient;
 pub mod sim;
 
+use std::{collections::BTreeSet, sync::Arc};
+
 use async_trait::async_trait;
 
 use crate::fleet::group::{Group, GroupId, Instance, InstanceId, Refusal};
@@ -18,6 +20,27 @@ pub struct Listed {
     pub group: Group,
     /// Every machine that is alive or on its way out; none is left out.
     pub instances: Vec<Instance>,
+    /// What the cloud itself goes on trying to bring; None where it keeps no such orders.
+    pub standing: Option<Standing>,
+}
+
+impl Listed {
+    /// A group of a cloud that keeps no standing orders.
+    #[must_use]
+    pub fn new(group: Group, instances: Vec<Instance>) -> Self {
+        Self { group, instances, standing: None }
+    }
+}
+
+/// A cloud's standing order for a group: it was told how many machines there are to be, and goes on trying.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Machines it wants beyond those it lists.
+    pub open: u32,
+    /// Why what is open will not come soon; None while it may. It may still come later.
+    pub refusal: Option<Refusal>,
+    /// Places that refused since the last listing.
+    pub zones: Vec<(String, Refusal)>,
 }
 
 /// A request for new machines.
@@ -29,16 +52,47 @@ pub struct Launch {
     pub count: u32,
     /// Makes the request safe to repeat: the same token never launches twice.
     pub token: String,
+    /// The group's zones, in the order in which they are to be asked; the same whenever the launch is repeated.
+    pub zones: Vec<String>,
+    /// For a cloud that is told how many machines there are to be: what there is to reckon with.
+    pub wanted: Wanted,
 }
 
-/// What came of a launch. `instances.len()` plus the refused counts equal what was asked.
+impl Launch {
+    /// A launch that leaves the order of the zones to the cloud.
+    #[must_use]
+    pub fn new(group: GroupId, count: u32, token: String) -> Self {
+        Self { group, count, token, zones: Vec::new(), wanted: Wanted::default() }
+    }
+}
+
+/// What a whole group is to come to, as of the moment it was asked: enough to raise it absolutely, and as often as one
+/// likes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Machines that were there already, or are on their way out.
+    pub known: Arc<BTreeSet<InstanceId>>,
+    /// Those of them that are to stay.
+    pub live: Arc<BTreeSet<InstanceId>>,
+    /// Machines to come beyond those: of this launch and of every earlier one that has not been fulfilled.
+    pub outstanding: u32,
+}
+
+/// What came of a launch. `instances.len()` plus the refused counts plus `ordered` equal what was asked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Launched {
     /// Machines that now exist (creating or running).
     pub instances: Vec<Instance>,
     /// Machines that will not come, and why.
     pub refused: Vec<(u32, Refusal)>,
+    /// Machines that the cloud now tries to bring by itself; listings show them, or say why not.
+    pub ordered: u32,
+    /// Zones that said no on the way, whatever became of the launch.
+    pub zones: Vec<(String, Refusal)>,
 }
+
+/// A machine that could not be ended, and why.
+pub type Kept = (InstanceId, Refusal);
 
 /// A cloud call that failed as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -61,6 +115,6 @@ pub trait Cloud: Send + Sync + 'static {
     async fn launch(&self, launch: &Launch) -> Result<Launched, CloudError>;
 
     /// Ends exactly these machines and lowers the group's own desired count by as many. A machine that is already
-    /// ending or gone counts as done.
-    async fn terminate(&self, group: &GroupId, instances: &[InstanceId]) -> Result<(), CloudError>;
+    /// ending or gone counts as done. Returns those that stay.
+    async fn terminate(&self, group: &GroupId, instances: &[InstanceId]) -> Result<Vec<Kept>, CloudError>;
 }

@@ -18,7 +18,7 @@ use crate::{
 };
 
 pub use check::Problem;
-pub use cloud::{Cloud, CloudKind};
+pub use cloud::{Cloud, CloudKind, LaunchMode};
 
 /// Every limit of the program that is not a key of the configuration.
 pub mod limits {
@@ -54,6 +54,8 @@ pub mod limits {
     pub const RETRY_MAX: Duration = Duration::from_secs(30);
     /// A launch whose fate stays unknown is shown as refused after this long.
     pub const LAUNCH: Duration = Duration::from_secs(300);
+    /// A machine that was ended and is listed as alive for this long is ended once more.
+    pub const END_AGAIN: Duration = Duration::from_secs(60);
     /// The state file must be written within this time, or the answer goes out without.
     pub const STATE_WRITE: Duration = Duration::from_secs(2);
     /// Listings in a row that may claim that all groups are gone before it is believed.

@@ -7,6 +7,7 @@ pub mod intents;
 pub mod ledger;
 pub mod listing;
 pub mod offering;
+pub mod orders;
 pub mod prices;
 pub mod template;
 
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use windlass_proto::core::Node;
 
 use crate::{
+    cloud::Wanted,
     fleet::{
         group::{Group, GroupId, InstanceId, InstanceState},
         intents::{Intent, IntentId, Placeholder},
@@ -117,6 +119,24 @@ impl GroupView {
         self.intents.iter().map(Intent::idle).sum()
     }
 
+    /// Machines that the cloud tries to bring by itself though nobody counts on them any more.
+    #[must_use]
+    pub fn owed(&self) -> u32 {
+        self.intents.iter().map(Intent::owed).sum()
+    }
+
+    /// What the group is to come to, for a cloud that has to be told the whole.
+    fn wanted(&self) -> Wanted {
+        let ids = |is: fn(&InstanceView) -> bool| {
+            Arc::new(self.instances.iter().filter(|it| is(it)).map(|it| it.id.clone()).collect())
+        };
+        Wanted {
+            known: ids(|_| true),
+            live: ids(InstanceView::is_live),
+            outstanding: self.intents.iter().map(Intent::outstanding).sum(),
+        }
+    }
+
     /// Whether a launch is out whose answer is not here.
     #[must_use]
     pub fn in_flight(&self) -> bool {
@@ -127,6 +147,12 @@ impl GroupView {
     #[must_use]
     pub fn unregistered(&self) -> bool {
         self.instances.iter().any(|it| it.is_live() && it.intent.is_some() && it.registered_at.is_none())
+    }
+
+    /// How many machines of a zone count towards the target.
+    #[must_use]
+    pub fn held_in(&self, zone: &str) -> u32 {
+        count(self.instances.iter().filter(|instance| instance.is_live() && instance.zone == zone))
     }
 
     /// The machine of that id.
@@ -172,6 +198,9 @@ fn count<T>(items: impl Iterator<Item = T>) -> u32 {
 struct Gone {
     group: GroupId,
     at: Timestamp,
+    /// It was on its way out: should a list that lags show it once more, it still is.
+    #[serde(default)]
+    doomed: bool,
 }
 
 /// Everything there is. Cloning it copies a few pointers per group.
@@ -180,6 +209,8 @@ pub struct Fleet {
     groups: BTreeMap<GroupId, Arc<GroupView>>,
     members: Arc<HashMap<InstanceId, GroupId>>,
     gone: Arc<BTreeMap<InstanceId, Gone>>,
+    /// When the last listing was asked for.
+    listed_at: Option<Timestamp>,
     /// What a state file said of groups that no listing has shown yet.
     unplaced: ledger::Saved,
 }

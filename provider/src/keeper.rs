@@ -27,7 +27,7 @@ use crate::{
     expander::bought::{Bought, Offer},
     fleet::{
         Fleet,
-        group::Overrides,
+        group::{InstanceId, Overrides},
         intents::IntentId,
         ledger::{Denied, Named},
         offering::Offerings,
@@ -169,6 +169,8 @@ pub struct Keeper {
     file: Option<state::File>,
     started: Timestamp,
     intents: u64,
+    /// When machines were ended that a listing still shows.
+    ended: BTreeMap<InstanceId, Timestamp>,
     synced_at: Option<Timestamp>,
     empty_listings: u32,
     /// Since when CA has been calling without a pause.
@@ -224,6 +226,7 @@ impl Keeper {
             file,
             started,
             intents: 0,
+            ended: BTreeMap::new(),
             synced_at: None,
             empty_listings: 0,
             calling_since: None,

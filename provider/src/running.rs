@@ -171,8 +171,15 @@ async fn aws(config: &Config, metrics: Arc<Metrics>) -> anyhow::Result<(Arc<dyn 
     use crate::cloud::aws::{AutoScaling, Settings};
     let discovery = config.cloud.specs().iter().map(|spec| spec.parse()).collect::<Result<_, _>>()?;
     let (region, endpoint) = (config.cloud.region.clone(), config.cloud.endpoint.clone());
-    let price_overrides = config.cloud.price_overrides.clone();
-    let cloud = AutoScaling::connect(Settings { region, endpoint, price_overrides, discovery }, metrics).await?;
+    let settings = Settings {
+        region,
+        endpoint,
+        price_overrides: config.cloud.price_overrides.clone(),
+        discovery,
+        launch: config.cloud.launch,
+        suspend_az_rebalance: config.cloud.suspend_az_rebalance,
+    };
+    let cloud = AutoScaling::connect(settings, metrics).await?;
     Ok((Arc::new(cloud), None))
 }
 

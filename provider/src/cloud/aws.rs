@@ -2,7 +2,10 @@
 //! for with `LaunchInstances`, which answers at once, zone by zone, with AWS's own error, and leaves the desired
 //! capacity alone when it fails.
 
+mod activities;
+mod buying;
 pub mod calls;
+mod desired;
 mod ec2;
 mod errors;
 mod groups;
@@ -10,20 +13,30 @@ mod launch;
 mod manners;
 pub mod permissions;
 pub mod prices;
+mod rebalance;
+mod states;
 mod tags;
+mod terminate;
 mod types;
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
 
 use async_trait::async_trait;
 use aws_config::{BehaviorVersion, Region, retry::RetryConfig};
-use aws_sdk_autoscaling::{Client, error::ProvideErrorMetadata, types::AutoScalingGroup};
+use aws_sdk_autoscaling::{Client, types::AutoScalingGroup};
 
 use crate::{
-    cloud::{Cloud, CloudError, Launch, Launched, Listed},
+    cloud::{Cloud, CloudError, Kept, Launch, Launched, Listed},
+    config::LaunchMode,
     fleet::group::{GroupId, InstanceId},
     metrics::Metrics,
 };
+
+use desired::Growth;
 
 pub use groups::{Discovery, DiscoveryError};
 
@@ -45,6 +58,10 @@ pub struct Settings {
     pub price_overrides: Option<PathBuf>,
     /// A group is ours when any of these matches.
     pub discovery: Vec<Discovery>,
+    /// Which call machines are asked for with.
+    pub launch: LaunchMode,
+    /// Suspend the process `AZRebalance` of groups that machines are launched into by zone.
+    pub suspend_az_rebalance: bool,
 }
 
 /// The Auto Scaling API of one region.
@@ -53,6 +70,11 @@ pub struct AutoScaling {
     region: String,
     discovery: Vec<Discovery>,
     prices: prices::Prices,
+    mode: LaunchMode,
+    orders: buying::Orders,
+    rebalance: rebalance::Rebalance,
+    /// Machines that the last listing showed in standby.
+    standby: Mutex<HashSet<InstanceId>>,
 }
 
 impl AutoScaling {
@@ -79,7 +101,16 @@ impl AutoScaling {
         })?;
         let ec2 = ec2::Ec2::new(&config, &region);
         let prices = prices::Prices::new(ec2, &region, settings.price_overrides);
-        Ok(Self { client: Client::new(&config), region, discovery: settings.discovery, prices })
+        Ok(Self {
+            client: Client::new(&config),
+            region,
+            discovery: settings.discovery,
+            prices,
+            mode: settings.launch,
+            orders: buying::Orders::default(),
+            rebalance: rebalance::Rebalance::new(settings.suspend_az_rebalance),
+            standby: Mutex::default(),
+        })
     }
 
     async fn discovered(&self, by: &Discovery) -> Result<Vec<AutoScalingGroup>, CloudError> {
@@ -92,72 +123,38 @@ impl AutoScaling {
         }
         Ok(found)
     }
-
-    async fn zones(&self, group: &GroupId) -> Result<Vec<String>, CloudError> {
-        let request = self.client.describe_auto_scaling_groups().auto_scaling_group_names(group.as_str());
-        let answer = request.send().await.map_err(|error| errors::failed("DescribeAutoScalingGroups", &error))?;
-        let group = answer.auto_scaling_groups.unwrap_or_default().into_iter().next();
-        let mut zones = group.and_then(|group| group.availability_zones).unwrap_or_default();
-        zones.sort_unstable();
-        Ok(zones)
-    }
-
-    async fn launch_in(&self, ask: &launch::Ask, group: &GroupId) -> Result<launch::Answer, CloudError> {
-        let request = self.client.launch_instances().auto_scaling_group_name(group.as_str());
-        let request = request.requested_capacity(i32::try_from(ask.count).unwrap_or(i32::MAX));
-        let request = request.client_token(&ask.token).availability_zones(&ask.zone);
-        let request = request.retry_strategy(aws_sdk_autoscaling::types::RetryStrategy::None);
-        match request.send().await {
-            Ok(answer) => Ok(launch::answered(ask, answer)),
-            Err(error) => match errors::failed("LaunchInstances", &error) {
-                CloudError::Refused(refusal) => Ok(launch::refused(ask, refusal)),
-                unknown @ CloudError::Unknown(_) => Err(unknown),
-            },
-        }
-    }
-
-    async fn terminate_one(&self, instance: &InstanceId) -> Result<(), CloudError> {
-        let id = instance.as_str().rsplit('/').next().unwrap_or_default();
-        let request = self.client.terminate_instance_in_auto_scaling_group().instance_id(id);
-        match request.should_decrement_desired_capacity(true).send().await {
-            Ok(_) => Ok(()),
-            // The machine is no longer the group's: what was asked has come true.
-            Err(error) if error.message().is_some_and(|message| message.contains("not found")) => Ok(()),
-            Err(error) => Err(errors::failed("TerminateInstanceInAutoScalingGroup", &error)),
-        }
-    }
 }
 
 #[async_trait]
 impl Cloud for AutoScaling {
     async fn list(&self) -> Result<Vec<Listed>, CloudError> {
         let mut found = BTreeMap::new();
+        let mut standby = HashSet::new();
         for by in &self.discovery {
-            let groups = self.discovered(by).await?.into_iter();
-            found.extend(
-                groups.filter_map(|group| groups::listed(group, &self.region)).map(|it| (it.group.id.clone(), it)),
-            );
+            for asg in self.discovered(by).await? {
+                let growth = Growth::of(&asg);
+                let Some(listed) = groups::listed(asg, &self.region) else { continue };
+                standby.extend(growth.in_standby.iter().cloned());
+                found.insert(listed.group.id.clone(), (listed, growth));
+            }
         }
-        let mut listing: Vec<_> = found.into_values().collect();
+        self.note_standby(standby);
+        let mut listing = Vec::with_capacity(found.len());
+        for (group, (mut listed, growth)) in found {
+            listed.standing = Some(self.standing(&group, &growth).await);
+            listed.group.warnings.extend(growth.warnings());
+            listed.group.warnings.extend(self.rebalance(&group, &growth).await);
+            listing.push(listed);
+        }
         self.prices.put_on(&mut listing).await;
         Ok(listing)
     }
 
-    /// Zone after zone, until all have come or all have refused. Which zone is asked first follows from the token, so
-    /// that a repeated launch asks for the same things under the same tokens.
     async fn launch(&self, launch: &Launch) -> Result<Launched, CloudError> {
-        let zones = self.zones(&launch.group).await?;
-        let mut progress = launch::Progress::new(launch, zones);
-        while let Some(ask) = progress.next() {
-            progress.take(self.launch_in(&ask, &launch.group).await?);
-        }
-        Ok(progress.launched())
+        self.buy(launch).await
     }
 
-    async fn terminate(&self, _group: &GroupId, instances: &[InstanceId]) -> Result<(), CloudError> {
-        for instance in instances {
-            self.terminate_one(instance).await?;
-        }
-        Ok(())
+    async fn terminate(&self, group: &GroupId, instances: &[InstanceId]) -> Result<Vec<Kept>, CloudError> {
+        self.end(group, instances).await
     }
 }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use crate::{
-    cloud::{Cloud, CloudError, Launch, Launched, Listed},
+    cloud::{Cloud, CloudError, Kept, Launch, Launched, Listed},
     fleet::group::{GroupId, InstanceId, RefusalClass},
     metrics::Metrics,
 };
@@ -60,7 +60,7 @@ impl Cloud for Metered {
         self.call("launch", self.inner.launch(launch)).await
     }
 
-    async fn terminate(&self, group: &GroupId, instances: &[InstanceId]) -> Result<(), CloudError> {
+    async fn terminate(&self, group: &GroupId, instances: &[InstanceId]) -> Result<Vec<Kept>, CloudError> {
         self.call("terminate", self.inner.terminate(group, instances)).await
     }
 }

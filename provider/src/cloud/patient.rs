@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use tokio::{sync::Semaphore, time};
 
 use crate::{
-    cloud::{Cloud, CloudError, Launch, Launched, Listed},
+    cloud::{Cloud, CloudError, Kept, Launch, Launched, Listed},
     config::limits,
     fleet::group::{GroupId, InstanceId, RefusalClass},
 };
@@ -61,7 +61,7 @@ impl Cloud for Patient {
         self.call(|| self.inner.launch(launch)).await
     }
 
-    async fn terminate(&self, group: &GroupId, instances: &[InstanceId]) -> Result<(), CloudError> {
+    async fn terminate(&self, group: &GroupId, instances: &[InstanceId]) -> Result<Vec<Kept>, CloudError> {
         self.call(|| self.inner.terminate(group, instances)).await
     }
 }

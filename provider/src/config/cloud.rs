@@ -31,6 +31,25 @@ pub struct Cloud {
     /// `aws`: further specs in cluster-autoscaler's syntax, `asg:tag=key[=value],…`; each is an alternative.
     #[serde(default)]
     pub discovery: Vec<String>,
+    /// `aws`: which call machines are asked for with.
+    #[serde(default)]
+    pub launch: LaunchMode,
+    /// `aws`: suspend the process `AZRebalance` of groups with several zones, which ends machines that nobody named.
+    #[serde(default)]
+    pub suspend_az_rebalance: bool,
+}
+
+/// Which call machines are asked for with on AWS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LaunchMode {
+    /// `LaunchInstances` where the group allows it, else `SetDesiredCapacity`.
+    #[default]
+    Auto,
+    /// `LaunchInstances` always; a group that does not allow it says so when it is asked.
+    LaunchInstances,
+    /// `SetDesiredCapacity` always.
+    DesiredCapacity,
 }
 
 impl Cloud {

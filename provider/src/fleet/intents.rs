@@ -1,12 +1,15 @@
 //! What was asked for and has not come: one [`Intent`] per IncreaseSize, one [`Unit`] per machine in it.
 //! A shortfall lives here and not in a cloud's desired count, so cancelling it can never end a machine.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    cloud::{Launch, Launched},
+    cloud::{Launch, Launched, Wanted},
     fleet::group::{GroupId, InstanceId, Refusal, RefusalClass},
     timestamp::Timestamp,
 };
@@ -67,6 +70,10 @@ pub struct Unit {
     pub launch: u32,
     /// How far it has come.
     pub state: UnitState,
+    /// The cloud goes on trying to bring it by itself, whatever we say of it: it was told how many machines there are
+    /// to be, and nothing takes that back but the end of a machine.
+    #[serde(default)]
+    pub standing: bool,
 }
 
 /// One IncreaseSize and what became of it.
@@ -80,6 +87,12 @@ pub struct Intent {
     pub at: Timestamp,
     /// One entry for each machine; an entry keeps its place, so placeholder ids are stable.
     pub units: Vec<Unit>,
+    /// The zones of each launch, in the order in which they are asked: a repeated launch asks in the same order.
+    #[serde(default)]
+    pub zones: BTreeMap<u32, Vec<String>>,
+    /// When the cloud last took an order for it that it carries out by itself.
+    #[serde(default)]
+    pub ordered_at: Option<Timestamp>,
 }
 
 /// A machine that does not exist, as CA is to see it.
@@ -95,8 +108,8 @@ impl Intent {
     /// A fresh intent for `asked` machines.
     #[must_use]
     pub fn new(id: IntentId, group: GroupId, asked: u32, at: Timestamp) -> Self {
-        let unit = Unit { launch: 0, state: UnitState::Waiting };
-        Self { id, group, at, units: vec![unit; asked as usize] }
+        let unit = Unit { launch: 0, state: UnitState::Waiting, standing: false };
+        Self { id, group, at, units: vec![unit; asked as usize], zones: BTreeMap::new(), ordered_at: None }
     }
 
     /// How many machines were asked for.
@@ -129,6 +142,24 @@ impl Intent {
         self.count(|unit| matches!(unit.state, UnitState::Machine(_)))
     }
 
+    /// How many the cloud tries to bring by itself that are still wanted.
+    #[must_use]
+    pub fn ordered(&self) -> u32 {
+        self.count(|unit| unit.standing && unit.state == UnitState::Waiting)
+    }
+
+    /// How many it tries to bring though nobody counts on them any more.
+    #[must_use]
+    pub fn owed(&self) -> u32 {
+        self.count(|unit| unit.standing && matches!(unit.state, UnitState::Refused(..) | UnitState::Done))
+    }
+
+    /// How many are asked for and have not come.
+    #[must_use]
+    pub fn outstanding(&self) -> u32 {
+        self.count(|unit| unit.launch > 0 && unit.state == UnitState::Waiting)
+    }
+
     fn count(&self, is: impl Fn(&Unit) -> bool) -> u32 {
         u32::try_from(self.units.iter().filter(|unit| is(unit)).count()).unwrap_or(u32::MAX)
     }
@@ -157,12 +188,23 @@ impl Intent {
         })
     }
 
-    /// Takes up to `limit` machines that no launch asks for yet, and says how to ask for them.
-    pub fn next_launch(&mut self, limit: u32) -> Option<Launch> {
+    /// Takes up to `limit` machines that no launch asks for yet, and says how to ask for them: in these zones, one
+    /// after the other.
+    pub fn next_launch(&mut self, limit: u32, zones: Vec<String>) -> Option<Launch> {
         let number = self.units.iter().map(|unit| unit.launch).max().unwrap_or(0) + 1;
         let idle = |unit: &&mut Unit| unit.launch == 0 && unit.state == UnitState::Waiting;
         let taken = self.units.iter_mut().filter(idle).take(limit as usize).map(|unit| unit.launch = number).count();
-        (taken > 0).then(|| self.launch(number))
+        (taken > 0).then(|| {
+            self.zones.insert(number, zones);
+            self.launch(number)
+        })
+    }
+
+    /// The same launch once more; None when it is none of ours.
+    #[must_use]
+    pub fn repeat(&self, token: &str) -> Option<Launch> {
+        let number = number_of_token(token);
+        self.units.iter().any(|unit| unit.launch == number).then(|| self.launch(number))
     }
 
     /// Launches that were begun and have no answer: to be repeated, with the same token, after a restart.
@@ -177,7 +219,9 @@ impl Intent {
     /// another request.
     fn launch(&self, number: u32) -> Launch {
         let token = if number == 1 { self.id.to_string() } else { format!("{}.{number}", self.id) };
-        Launch { group: self.group.clone(), count: self.count(|unit| unit.launch == number), token }
+        let zones = self.zones.get(&number).cloned().unwrap_or_default();
+        let count = self.count(|unit| unit.launch == number);
+        Launch { group: self.group.clone(), count, token, zones, wanted: Wanted::default() }
     }
 
     /// Ties a machine to this intent: to the place that waits for it (of that launch, where the token says), else to
@@ -201,9 +245,44 @@ impl Intent {
         match best {
             Some((_, unit)) => unit.state = state,
             // More came than was asked for: it is owned all the same, so that it can be reaped.
-            None => self.units.push(Unit { launch: launch.unwrap_or(1), state }),
+            None => self.units.push(Unit { launch: launch.unwrap_or(1), state, standing: false }),
         }
         true
+    }
+
+    /// A machine that nobody waits for any more: it takes a place that the cloud went on trying to fill, one that is
+    /// still shown as refused before one that was given up. `Some(true)` in the second case.
+    pub(super) fn attach_late(&mut self, machine: &InstanceId) -> Option<bool> {
+        let rank = |unit: &Unit| match unit.state {
+            UnitState::Refused(..) if unit.standing => Some(false),
+            UnitState::Done if unit.standing => Some(true),
+            _ => None,
+        };
+        let best = self.units.iter_mut().filter_map(|unit| rank(unit).map(|rank| (rank, unit))).min_by_key(|it| it.0);
+        best.map(|(given_up, unit)| {
+            unit.state = UnitState::Machine(machine.clone());
+            given_up
+        })
+    }
+
+    /// The cloud said that it tries for `most` fewer machines of those nobody counts on.
+    pub(super) fn forgive(&mut self, most: u32) -> u32 {
+        let owed = |unit: &&mut Unit| unit.standing && matches!(unit.state, UnitState::Refused(..) | UnitState::Done);
+        let forgiven = self.units.iter_mut().filter(owed).take(most as usize).map(|unit| unit.standing = false);
+        u32::try_from(forgiven.count()).unwrap_or(u32::MAX)
+    }
+
+    /// The cloud does not try for these any more; how many that are.
+    pub(super) fn take_back(&mut self, most: u32, refusal: &Refusal, now: Timestamp) -> u32 {
+        self.refuse(|unit| unit.standing, most, refusal, now)
+    }
+
+    /// What the cloud tries to bring by itself will not come soon, and what was to follow it is not asked for.
+    pub(super) fn refuse_ordered(&mut self, refusal: &Refusal, now: Timestamp) -> u32 {
+        if self.ordered() == 0 {
+            return 0;
+        }
+        self.refuse(|unit| unit.standing || unit.launch == 0, u32::MAX, refusal, now)
     }
 
     /// Applies the answer to one launch; how many machines were refused by it. A refusal also ends what no launch has
@@ -217,13 +296,19 @@ impl Intent {
         now: Timestamp,
     ) -> u32 {
         let number = number_of_token(token);
-        self.release(number, |id| guessed(id) && !launched.instances.iter().any(|instance| instance.id == *id));
+        if launched.ordered == 0 {
+            self.release(number, |id| guessed(id) && !launched.instances.iter().any(|instance| instance.id == *id));
+        }
         for instance in &launched.instances {
             self.attach(&instance.id, Some(token));
         }
         let mut refused = 0;
         for (count, refusal) in &launched.refused {
             refused += self.refuse(|unit| unit.launch == number, *count, refusal, now);
+        }
+        if launched.ordered > 0 {
+            self.order(number, now);
+            return refused;
         }
         if self.units.iter().any(|unit| unit.launch == number && unit.state == UnitState::Waiting) {
             refused += self.refuse(|unit| unit.launch == number, u32::MAX, &short_answer(), now);
@@ -233,6 +318,21 @@ impl Intent {
             Some(refusal) => refused + self.refuse(|unit| unit.launch == 0, u32::MAX, &refusal, now),
             None => refused,
         }
+    }
+
+    /// The cloud took a launch as an order of its own. What was given up meanwhile is part of that order too.
+    fn order(&mut self, number: u32, now: Timestamp) {
+        let part =
+            |unit: &&mut Unit| unit.launch == number && matches!(unit.state, UnitState::Waiting | UnitState::Done);
+        self.units.iter_mut().filter(part).for_each(|unit| unit.standing = true);
+        self.ordered_at = Some(now);
+    }
+
+    /// A launch whose fate nobody could learn is given up; its machines may come all the same.
+    pub(super) fn unheard(&mut self, token: &str, refusal: &Refusal, now: Timestamp) -> u32 {
+        let number = number_of_token(token);
+        self.order(number, now);
+        self.refuse(|unit| unit.launch == number || unit.launch == 0, u32::MAX, refusal, now)
     }
 
     /// A machine that was tied to a launch by guess and turned out to be another's.

@@ -46,6 +46,13 @@ pub enum Event {
         /// What it was part of.
         intent: Option<IntentId>,
     },
+    /// A machine came for which nobody waits any more: it has to be ended.
+    Late {
+        /// Its group.
+        group: GroupId,
+        /// The machine.
+        machine: InstanceId,
+    },
     /// A machine we launched was given up without ever having been a Node.
     NeverRegistered {
         /// Its group.
@@ -78,6 +85,8 @@ pub struct Saved {
     pub(super) intents: Vec<Intent>,
     pub(super) doomed: BTreeMap<InstanceId, GroupId>,
     pub(super) gone: BTreeMap<InstanceId, Gone>,
+    /// Machines of groups that still wait for some: what is not among them, came of what was asked for.
+    pub(super) known: BTreeMap<GroupId, BTreeSet<InstanceId>>,
 }
 
 /// How long a refused place is shown to CA, if CA does not delete it before (it does so in its next loop).
@@ -106,6 +115,10 @@ impl Fleet {
             saved.intents.extend(view.intents.iter().cloned());
             let doomed = view.instances.iter().filter(|it| it.doomed);
             saved.doomed.extend(doomed.map(|it| (it.id.clone(), view.group.id.clone())));
+            if view.in_flight() || view.owed() > 0 {
+                let known = view.instances.iter().map(|it| it.id.clone()).collect();
+                saved.known.insert(view.group.id.clone(), known);
+            }
         }
         saved
     }
@@ -190,8 +203,23 @@ impl Fleet {
     }
 
     /// The next launch of an intent, if anything of it has not been asked for yet.
-    pub fn next_launch(&mut self, group: &str, intent: &IntentId, limit: u32) -> Option<Launch> {
-        self.change(group, |view| view.intent_mut(intent)?.next_launch(limit))?
+    /// `zones` are the group's, in the order in which they are to be asked.
+    pub fn next_launch(&mut self, group: &str, intent: &IntentId, limit: u32, zones: Vec<String>) -> Option<Launch> {
+        self.change(group, |view| {
+            let launch = view.intent_mut(intent)?.next_launch(limit, zones)?;
+            Some(Launch { wanted: view.wanted(), ..launch })
+        })?
+    }
+
+    /// A launch that has no answer, as it is to be asked once more: the same, with what there is now to reckon with.
+    #[must_use]
+    pub fn repeat(&self, launch: &Launch) -> Launch {
+        let again = self.group(launch.group.as_str()).and_then(|view| {
+            let id = IntentId::of_token(&launch.token);
+            let launch = view.intents.iter().find(|intent| intent.id == id)?.repeat(&launch.token)?;
+            Some(Launch { wanted: view.wanted(), ..launch })
+        });
+        again.unwrap_or_else(|| launch.clone())
     }
 
     /// Applies the answer to a launch.
@@ -226,7 +254,18 @@ impl Fleet {
 
     /// A launch that failed as a whole.
     pub fn refused(&mut self, launch: &Launch, refusal: Refusal, now: Timestamp) -> Vec<Event> {
-        self.launched(launch, &Launched { instances: Vec::new(), refused: vec![(launch.count, refusal)] }, now)
+        self.launched(launch, &Launched { refused: vec![(launch.count, refusal)], ..Launched::default() }, now)
+    }
+
+    /// A launch whose fate could not be learned: told as refused, and its machines are known for ours if they come.
+    pub fn unheard(&mut self, launch: &Launch, refusal: &Refusal, now: Timestamp) -> Vec<Event> {
+        let id = IntentId::of_token(&launch.token);
+        let refused = self.change(launch.group.as_str(), |view| {
+            view.intent_mut(&id).map_or(0, |intent| intent.unheard(&launch.token, refusal, now))
+        });
+        let refused = refused.filter(|machines| *machines > 0);
+        let event = refused.map(|machines| Event::Refused { group: launch.group.clone(), intent: id, machines });
+        event.into_iter().collect()
     }
 
     /// CA showed us this machine as a real Node. None when that is not news.
@@ -248,7 +287,12 @@ impl Fleet {
     /// Launches begun by an earlier process whose answers nobody heard.
     #[must_use]
     pub fn unanswered(&self) -> Vec<Launch> {
-        self.groups().flat_map(|view| view.intents.iter().flat_map(Intent::unanswered)).collect()
+        let of = |view: &GroupView| {
+            let wanted = view.wanted();
+            let launches = view.intents.iter().flat_map(Intent::unanswered);
+            launches.map(|launch| Launch { wanted: wanted.clone(), ..launch }).collect::<Vec<_>>()
+        };
+        self.groups().filter(|view| view.in_flight()).flat_map(|view| of(view)).collect()
     }
 
     /// Machines to be ended that are still there, by group.
@@ -367,7 +411,8 @@ fn without_old(view: &GroupView, now: Timestamp) -> Option<Vec<Intent>> {
     for intent in &mut intents {
         intent.expire_refused(REFUSED_SHOWN, now);
     }
-    intents.retain(|intent| intent.waiting() + intent.refused() > 0 || !intent.machines().all(settled));
+    let open = |intent: &Intent| intent.waiting() + intent.refused() + intent.owed() > 0;
+    intents.retain(|intent| open(intent) || !intent.machines().all(settled));
     (intents != view.intents).then_some(intents)
 }
 

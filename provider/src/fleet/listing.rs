@@ -1,7 +1,11 @@
 //! What a listing of the cloud changes: machines come, move on and go; asked-for machines turn into real ones. What a
 //! listing began too early to know of is kept.
 
-use std::{collections::BTreeMap, collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use prost::Message as _;
 
@@ -12,6 +16,7 @@ use crate::{
         group::{Group, GroupId, Instance, InstanceId, Overrides},
         intents::IntentId,
         ledger::Event,
+        orders,
         template::{self, Dialect},
     },
     timestamp::Timestamp,
@@ -20,6 +25,10 @@ use crate::{
 /// A machine that a launch named and no listing shows yet is believed for that long: clouds' lists lag behind their
 /// answers.
 const UNLISTED_KEPT: Duration = Duration::from_secs(30);
+
+/// A machine that comes late is ended only when the listing before was no longer ago than this: then it cannot have
+/// become a Node yet.
+const LATE_RETURNED: Duration = Duration::from_secs(45);
 
 /// CA keys such groups by an object that its external client makes anew for every node.
 const ZERO_OR_MAX: &str = "zeroOrMaxNodeScaling works for growth alone: CA never scales such a group down once it has \
@@ -44,7 +53,10 @@ impl Fleet {
         let mut old = std::mem::take(&mut self.groups);
         let mut events = Vec::new();
         let mut gone = Vec::new();
-        for Listed { mut group, instances } in listing {
+        let before = self.listed_at.replace(reading.begun);
+        let watched = before.is_some_and(|before| reading.now.since(before) <= LATE_RETURNED);
+        let past = self.gone.clone();
+        for Listed { mut group, instances, standing } in listing {
             if let Some(overrides) = reading.overrides.get(group.id.as_str()) {
                 group.overrides = merged(overrides, &group.overrides);
             }
@@ -54,17 +66,20 @@ impl Fleet {
             let id = group.id.clone();
             let known = old.remove(id.as_str());
             let mut view = self.renewed(known.as_deref(), group, reading.dialect);
-            let left = take_in(&mut view, known.as_deref(), instances, reading);
+            let restored = self.unplaced.known.remove(&id);
+            let memory = Memory { known: known.as_deref(), restored: restored.as_ref(), past: &past, watched };
+            let left = take_in(&mut view, &memory, instances, reading, &mut events);
             for instance in left {
                 events.extend(farewell(&mut view, &instance));
-                gone.push((instance.id, id.clone()));
+                gone.push((instance.id, id.clone(), instance.doomed));
             }
             for (machine, _) in self.unplaced.doomed.extract_if(.., |_, group| *group == id) {
                 match view.instance_mut(machine.as_str()) {
                     Some(instance) => instance.doomed = true,
-                    None => gone.push((machine, id.clone())),
+                    None => gone.push((machine, id.clone(), true)),
                 }
             }
+            orders::settle(&mut view, standing.as_ref(), reading, &mut events);
             view.settle();
             // What is as it was stays the same allocation: a quiet refresh costs no memory.
             let same = known.filter(|known| same(known, &view));
@@ -103,7 +118,7 @@ impl Fleet {
         }
     }
 
-    fn reindex(&mut self, gone: Vec<(InstanceId, GroupId)>, now: Timestamp) {
+    fn reindex(&mut self, gone: Vec<(InstanceId, GroupId, bool)>, now: Timestamp) {
         let count: usize = self.groups.values().map(|view| view.instances.len()).sum();
         let known = |view: &GroupView| view.instances.iter().all(|it| self.members.get(&it.id) == Some(&view.group.id));
         if count != self.members.len() || !self.groups.values().all(|view| known(view)) {
@@ -114,7 +129,7 @@ impl Fleet {
             self.members = Arc::new(self.groups.values().flat_map(members).collect::<HashMap<_, _>>());
         }
         if !gone.is_empty() {
-            let gone = gone.into_iter().map(|(id, group)| (id, Gone { group, at: now }));
+            let gone = gone.into_iter().map(|(id, group, doomed)| (id, Gone { group, at: now, doomed }));
             Arc::make_mut(&mut self.gone).extend(gone);
         }
     }
@@ -137,18 +152,37 @@ fn merged(ours: &Overrides, theirs: &Overrides) -> Overrides {
     }
 }
 
+/// What was known of a group before a listing.
+struct Memory<'a> {
+    known: Option<&'a GroupView>,
+    /// From the last process: the machines of a group that waited for some.
+    restored: Option<&'a BTreeSet<InstanceId>>,
+    /// Machines that went. A list that lags may show one of them once more: that is not a new machine.
+    past: &'a BTreeMap<InstanceId, Gone>,
+    /// This process listed the group a moment ago, so that a new machine is no older than that.
+    watched: bool,
+}
+
+impl Memory<'_> {
+    fn is_new(&self, id: &InstanceId) -> bool {
+        let looked = self.known.is_some() || self.restored.is_some();
+        looked && !self.past.contains_key(id) && self.restored.is_none_or(|known| !known.contains(id))
+    }
+}
+
 /// Fills `view` with the listed machines and those the listing could not know of. Returns those that are gone.
 fn take_in(
     view: &mut GroupView,
-    known: Option<&GroupView>,
+    memory: &Memory<'_>,
     listed: Vec<Instance>,
     reading: Reading<'_>,
+    events: &mut Vec<Event>,
 ) -> Vec<InstanceView> {
     let mut instances: BTreeMap<InstanceId, InstanceView> = BTreeMap::new();
     for Instance { id, state, zone, token } in listed {
-        let before = known.and_then(|known| known.instance(id.as_str())).cloned();
-        let is_new = known.is_some() && before.is_none();
-        let mut instance = before.unwrap_or_else(|| newcomer(id, reading.now));
+        let before = memory.known.and_then(|known| known.instance(id.as_str())).cloned();
+        let is_new = before.is_none() && memory.is_new(&id);
+        let mut instance = before.unwrap_or_else(|| newcomer(id, memory, reading.now));
         instance.state = state;
         instance.zone = zone;
         instance.token = token.or(instance.token);
@@ -156,10 +190,13 @@ fn take_in(
         if instance.intent.is_none() {
             instance.intent = tie(view, &instance, is_new);
         }
+        if instance.intent.is_none() && is_new {
+            events.extend(orders::late(view, &mut instance, memory.watched));
+        }
         instances.insert(instance.id.clone(), instance);
     }
     let mut left = Vec::new();
-    for instance in known.iter().flat_map(|known| &known.instances) {
+    for instance in memory.known.iter().flat_map(|known| &known.instances) {
         if instances.contains_key(&instance.id) {
             continue;
         }
@@ -173,8 +210,9 @@ fn take_in(
     left
 }
 
-fn newcomer(id: InstanceId, now: Timestamp) -> InstanceView {
+fn newcomer(id: InstanceId, memory: &Memory<'_>, now: Timestamp) -> InstanceView {
     InstanceView {
+        doomed: memory.past.get(&id).is_some_and(|gone| gone.doomed),
         id,
         state: crate::fleet::group::InstanceState::Creating,
         zone: String::new(),
@@ -182,7 +220,6 @@ fn newcomer(id: InstanceId, now: Timestamp) -> InstanceView {
         intent: None,
         first_seen: now,
         registered_at: None,
-        doomed: false,
         listed: true,
     }
 }

@@ -95,11 +95,10 @@ impl Offerings {
         self.note(machines(of), "its machines start but never register as nodes".to_owned(), now);
     }
 
-    /// The cloud gave what was asked: nothing refuses any more. Says nothing of whether the machine registers.
-    pub fn note_launched(&mut self, of: &Group) {
-        for zone in &of.zones {
-            self.refused.remove(&offering(&of.shape.instance_type, zone, of.market));
-        }
+    /// The cloud gave what was asked in this zone: nothing refuses there any more. Says nothing of whether the machine
+    /// registers.
+    pub fn note_launched(&mut self, of: &Group, zone: &str) {
+        self.refused.remove(&offering(&of.shape.instance_type, zone, of.market));
         self.refused.remove(&group(of));
     }
 
@@ -132,6 +131,17 @@ impl Offerings {
         }
         let refused = self.refused.contains_key(&group(of)) || self.zones(of).all(|memory| memory.is_some());
         refused.then_some(Probation::Launches)
+    }
+
+    /// The group's zones in the order in which they are best asked: those that refused lately last, the one whose
+    /// refusal ends first before the others; among equals the one that holds fewest machines of the group.
+    #[must_use]
+    pub fn in_order(&self, of: &Group, held: impl Fn(&str) -> u32) -> Vec<String> {
+        let memory = |zone: &str| self.refused.get(&offering(&of.shape.instance_type, zone, of.market));
+        let until = |zone: &str| memory(zone).map_or(Timestamp(0), |memory| memory.until);
+        let mut zones = of.zones.clone();
+        zones.sort_by_cached_key(|zone| (until(zone), held(zone), zone.clone()));
+        zones
     }
 
     /// Forgets what nobody has refused again for long: a probe then says nothing new.

@@ -70,7 +70,7 @@ fn fleet(min: u32, max: u32, ids: &[&str]) -> Fleet {
 fn list(fleet: &mut Fleet, group: Group, instances: Vec<Instance>, at: u64) -> Vec<Event> {
     let (now, dialect) = (Timestamp(at), Dialect::aws());
     let reading = Reading { begun: now, now, dialect: &dialect, overrides: &BTreeMap::new() };
-    fleet.listed(vec![Listed { group, instances }], reading)
+    fleet.listed(vec![Listed::new(group, instances)], reading)
 }
 
 fn intent(count: u64) -> IntentId {
@@ -100,10 +100,10 @@ fn an_increase_shows_at_once_and_a_machine_takes_its_place() {
     assert_eq!(fleet.may_increase("g", 2), Ok(2));
     fleet.increase("g", 2, intent(1), Timestamp(1));
     assert_eq!(target(&fleet), 3);
-    let launch = fleet.next_launch("g", &intent(1), 9).unwrap();
+    let launch = fleet.next_launch("g", &intent(1), 9, Vec::new()).unwrap();
     assert_eq!((launch.count, launch.token.as_str()), (2, "w-1-0"));
-    assert_eq!(fleet.next_launch("g", &intent(1), 9), None);
-    let answer = Launched { instances: vec![running("b", None)], refused: vec![(1, refusal())] };
+    assert_eq!(fleet.next_launch("g", &intent(1), 9, Vec::new()), None);
+    let answer = Launched { instances: vec![running("b", None)], refused: vec![(1, refusal())], ..Launched::default() };
     let events = fleet.launched(&launch, &answer, Timestamp(2));
     assert_eq!(events, [Event::Refused { group: "g".into(), intent: intent(1), machines: 1 }]);
     assert_eq!(target(&fleet), 3, "the refused place counts until CA has seen it");
@@ -163,10 +163,14 @@ fn a_listing_that_runs_ahead_of_the_answer_counts_nothing_twice() {
     for token in [Some("w-1-0"), None] {
         let mut fleet = fleet(0, 5, &[]);
         fleet.increase("g", 2, intent(1), Timestamp(1));
-        let launch = fleet.next_launch("g", &intent(1), 9).unwrap();
+        let launch = fleet.next_launch("g", &intent(1), 9, Vec::new()).unwrap();
         list(&mut fleet, group("g", 0, 5), vec![running("b", token)], 2);
         assert_eq!(target(&fleet), 2, "{token:?}");
-        let answer = Launched { instances: vec![running("b", token), running("c", token)], refused: vec![] };
+        let answer = Launched {
+            instances: vec![running("b", token), running("c", token)],
+            refused: vec![],
+            ..Launched::default()
+        };
         fleet.launched(&launch, &answer, Timestamp(3));
         assert_eq!((target(&fleet), placeholders(&fleet).len()), (2, 0));
         list(&mut fleet, group("g", 0, 5), vec![running("b", token)], 4);
@@ -180,7 +184,7 @@ fn a_listing_that_runs_ahead_of_the_answer_counts_nothing_twice() {
 fn a_machine_that_was_there_before_the_launch_did_not_come_of_it() {
     let mut fleet = fleet(0, 5, &["old"]);
     fleet.increase("g", 1, intent(1), Timestamp(1));
-    fleet.next_launch("g", &intent(1), 9).unwrap();
+    fleet.next_launch("g", &intent(1), 9, Vec::new()).unwrap();
     list(&mut fleet, group("g", 0, 5), vec![running("old", None)], 2);
     assert_eq!((target(&fleet), placeholders(&fleet).len()), (2, 1));
 }
@@ -189,10 +193,14 @@ fn a_machine_that_was_there_before_the_launch_did_not_come_of_it() {
 fn a_machine_tied_by_guess_is_let_go_when_the_answer_names_another() {
     let mut fleet = fleet(0, 5, &[]);
     fleet.increase("g", 1, intent(1), Timestamp(1));
-    let launch = fleet.next_launch("g", &intent(1), 9).unwrap();
+    let launch = fleet.next_launch("g", &intent(1), 9, Vec::new()).unwrap();
     list(&mut fleet, group("g", 0, 5), vec![running("stranger", None)], 2);
     assert_eq!(target(&fleet), 1);
-    fleet.launched(&launch, &Launched { instances: vec![running("mine", None)], refused: vec![] }, Timestamp(3));
+    fleet.launched(
+        &launch,
+        &Launched { instances: vec![running("mine", None)], refused: vec![], ..Launched::default() },
+        Timestamp(3),
+    );
     assert_eq!(target(&fleet), 2);
     assert_eq!(fleet.overdue(Timestamp(9)), [("g".into(), vec!["mine".into()])], "a stranger is not ours to end");
 }
@@ -201,11 +209,11 @@ fn a_machine_tied_by_guess_is_let_go_when_the_answer_names_another() {
 fn a_refused_probe_ends_what_was_to_follow_it() {
     let mut fleet = fleet(0, 9, &[]);
     fleet.increase("g", 4, intent(1), Timestamp(1));
-    let probe = fleet.next_launch("g", &intent(1), 1).unwrap();
+    let probe = fleet.next_launch("g", &intent(1), 1, Vec::new()).unwrap();
     assert_eq!(probe.count, 1);
     let events = fleet.refused(&probe, refusal(), Timestamp(2));
     assert_eq!(events, [Event::Refused { group: "g".into(), intent: intent(1), machines: 4 }]);
-    assert_eq!(fleet.next_launch("g", &intent(1), 9), None);
+    assert_eq!(fleet.next_launch("g", &intent(1), 9, Vec::new()), None);
     fleet.expire(Timestamp(60_000));
     assert_eq!(target(&fleet), 4);
     fleet.expire(Timestamp(122_000));
@@ -216,14 +224,16 @@ fn a_refused_probe_ends_what_was_to_follow_it() {
 fn a_restart_goes_on_where_the_last_process_ended() {
     let mut before = fleet(0, 9, &["a", "b"]);
     before.increase("g", 3, intent(1), Timestamp(1));
-    let launch = before.next_launch("g", &intent(1), 2).unwrap();
+    let launch = before.next_launch("g", &intent(1), 2, Vec::new()).unwrap();
     before.delete("g", &[named("a")]).unwrap();
     let saved = serde_json::to_string(&before.saved()).unwrap();
     let mut after = Fleet::restore(serde_json::from_str(&saved).unwrap());
     list(&mut after, group("g", 0, 9), vec![running("a", None), running("b", None), running("n", Some("w-1-0"))], 5);
     assert_eq!(target(&after), 4);
-    assert_eq!(after.unanswered(), [Launch { group: "g".into(), count: 2, token: launch.token }]);
-    assert_eq!(after.next_launch("g", &intent(1), 9).unwrap().token, "w-1-0.2");
+    let again = &after.unanswered()[0];
+    assert_eq!((again.group.as_str(), again.count, &again.token), ("g", 2, &launch.token));
+    assert_eq!(again.wanted.outstanding, 1, "one of them has come meanwhile");
+    assert_eq!(after.next_launch("g", &intent(1), 9, Vec::new()).unwrap().token, "w-1-0.2");
     assert_eq!(after.doomed(), [("g".into(), vec!["a".into()])]);
     let mut later = Fleet::restore(serde_json::from_str(&saved).unwrap());
     list(&mut later, group("g", 0, 9), vec![running("b", None)], 5);
@@ -235,8 +245,12 @@ fn a_restart_goes_on_where_the_last_process_ended() {
 fn a_machine_is_seen_once_and_overdue_until_then() {
     let mut fleet = fleet(0, 9, &["old"]);
     fleet.increase("g", 1, intent(1), Timestamp(1));
-    let launch = fleet.next_launch("g", &intent(1), 9).unwrap();
-    fleet.launched(&launch, &Launched { instances: vec![running("n", None)], refused: vec![] }, Timestamp(2));
+    let launch = fleet.next_launch("g", &intent(1), 9, Vec::new()).unwrap();
+    fleet.launched(
+        &launch,
+        &Launched { instances: vec![running("n", None)], refused: vec![], ..Launched::default() },
+        Timestamp(2),
+    );
     assert_eq!(fleet.overdue(Timestamp(1)), []);
     assert_eq!(fleet.overdue(Timestamp(2)), [("g".into(), vec!["n".into()])], "what others made is never reaped");
     let news = Event::Registered { group: "g".into(), intent: Some(intent(1)) };
@@ -301,7 +315,7 @@ impl Story {
                 let id = IntentId::new(self.made, Timestamp(7));
                 self.fleet.increase("g", count, id.clone(), now);
                 assert_eq!(target(&self.fleet), before + count);
-                self.launches.extend(self.fleet.next_launch("g", &id, count));
+                self.launches.extend(self.fleet.next_launch("g", &id, count, Vec::new()));
             }
             Step::Decrease(delta) => {
                 let done = self.fleet.decrease("g", -i32::from(*delta)).is_ok();
@@ -352,7 +366,7 @@ impl Story {
         if refused % 2 == 1 && self.tokens {
             self.list();
         }
-        let answer = Launched { instances: made, refused: vec![(refused, refusal())] };
+        let answer = Launched { instances: made, refused: vec![(refused, refusal())], ..Launched::default() };
         self.fleet.launched(&launch, &answer, Timestamp(self.clock));
     }
 

@@ -1,7 +1,7 @@
 //! Cloud calls under way: owned by the keeper, begun only after what they rest on is written down. A call whose fate
 //! is unknown is repeated, a launch always under the same token.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
     task::JoinSet,
@@ -9,17 +9,26 @@ use tokio::{
 };
 
 use crate::{
-    cloud::{Cloud, CloudError, Launch, Launched, Listed},
+    cloud::{Cloud, CloudError, Kept, Launch, Launched, Listed},
     config::limits,
-    fleet::group::{GroupId, InstanceId, Refusal, RefusalClass},
+    fleet::group::{GroupId, InstanceId, Refusal},
     timestamp::Timestamp,
 };
 
 /// A call to make.
 #[derive(Debug)]
 enum Call {
-    Launch(Launch),
+    Launch(Launch, Try),
     Terminate(GroupId, Vec<InstanceId>),
+}
+
+/// How often and since when something has been tried.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Try {
+    /// None before the first try.
+    since: Option<Instant>,
+    /// Before the next one.
+    wait: Duration,
 }
 
 /// What came of one.
@@ -29,8 +38,10 @@ pub(super) enum Outcome {
     Listed(Timestamp, Result<Vec<Listed>, CloudError>),
     /// A launch; the error is final.
     Launched(Launch, Result<Launched, Refusal>),
-    /// A deletion; the error is final.
-    Terminated(GroupId, Vec<InstanceId>, Result<(), Refusal>),
+    /// A launch that got no answer: it may have taken effect.
+    Unanswered(Launch, Try, String),
+    /// A deletion: the machines that stay, or why all do.
+    Terminated(GroupId, Vec<InstanceId>, Result<Vec<Kept>, Refusal>),
 }
 
 /// The calls of one keeper.
@@ -48,7 +59,17 @@ impl Calls {
 
     /// Puts a launch down for [`Calls::begin`].
     pub(super) fn launch(&mut self, launch: Launch) {
-        self.waiting.push(Call::Launch(launch));
+        self.waiting.push(Call::Launch(launch, Try { since: None, wait: Duration::ZERO }));
+    }
+
+    /// The same for a launch that got no answer; false when it has been tried for too long.
+    pub(super) fn launch_again(&mut self, launch: Launch, tried: Try) -> bool {
+        let wait = (tried.wait * 2).clamp(limits::RETRY, limits::RETRY_MAX);
+        let goes_on = tried.since.is_none_or(|since| since.elapsed() + wait <= limits::LAUNCH);
+        if goes_on {
+            self.waiting.push(Call::Launch(launch, Try { wait, ..tried }));
+        }
+        goes_on
     }
 
     /// The same for a deletion.
@@ -63,7 +84,7 @@ impl Calls {
         for call in self.waiting.drain(..) {
             let cloud = self.cloud.clone();
             match call {
-                Call::Launch(launch) => self.tasks.spawn(launch_patiently(cloud, launch)),
+                Call::Launch(launch, tried) => self.tasks.spawn(launch_once(cloud, launch, tried)),
                 Call::Terminate(group, machines) => self.tasks.spawn(terminate_patiently(cloud, group, machines)),
             };
         }
@@ -95,24 +116,13 @@ impl Calls {
     }
 }
 
-async fn launch_patiently(cloud: Arc<dyn Cloud>, launch: Launch) -> Outcome {
-    let give_up = Instant::now() + limits::LAUNCH;
-    let mut wait = limits::RETRY;
-    loop {
-        match cloud.launch(&launch).await {
-            Ok(launched) => return Outcome::Launched(launch, Ok(launched)),
-            Err(CloudError::Refused(refusal)) => return Outcome::Launched(launch, Err(refusal)),
-            Err(CloudError::Unknown(why)) if Instant::now() + wait > give_up => {
-                let class = RefusalClass::Configuration;
-                let refusal = Refusal { class, code: "no-answer".to_owned(), message: why };
-                return Outcome::Launched(launch, Err(refusal));
-            }
-            Err(CloudError::Unknown(why)) => {
-                tracing::warn!(group = %launch.group, token = launch.token, "launch unanswered, asking again: {why}");
-            }
-        }
-        time::sleep(wait).await;
-        wait = (wait * 2).min(limits::RETRY_MAX);
+async fn launch_once(cloud: Arc<dyn Cloud>, launch: Launch, tried: Try) -> Outcome {
+    let since = tried.since.unwrap_or_else(Instant::now);
+    time::sleep(tried.wait).await;
+    match cloud.launch(&launch).await {
+        Ok(launched) => Outcome::Launched(launch, Ok(launched)),
+        Err(CloudError::Refused(refusal)) => Outcome::Launched(launch, Err(refusal)),
+        Err(CloudError::Unknown(why)) => Outcome::Unanswered(launch, Try { since: Some(since), ..tried }, why),
     }
 }
 
@@ -121,7 +131,7 @@ async fn terminate_patiently(cloud: Arc<dyn Cloud>, group: GroupId, machines: Ve
     let mut wait = limits::RETRY;
     loop {
         match cloud.terminate(&group, &machines).await {
-            Ok(()) => return Outcome::Terminated(group, machines, Ok(())),
+            Ok(kept) => return Outcome::Terminated(group, machines, Ok(kept)),
             Err(CloudError::Refused(refusal)) => return Outcome::Terminated(group, machines, Err(refusal)),
             Err(CloudError::Unknown(why)) => tracing::warn!(%group, "deletion unanswered, asking again: {why}"),
         }

@@ -1,11 +1,17 @@
 //! How the keeper carries things out: what CA asks, what the cloud answers, and what follows for the purchase memory
 //! and the memory of refusals.
 
-use super::{Keeper, calls::Outcome, limits};
+use std::collections::BTreeSet;
+
+use super::{
+    Keeper,
+    calls::{Outcome, Try},
+    limits,
+};
 use crate::{
-    cloud::{Launch, Launched, Listed, metered},
+    cloud::{Kept, Launch, Launched, Listed, metered},
     fleet::{
-        group::{GroupId, InstanceId, Refusal},
+        group::{GroupId, InstanceId, Refusal, RefusalClass},
         ledger::{Denied, Event, Named},
         listing::Reading,
         offering::Probation,
@@ -72,8 +78,9 @@ impl Keeper {
         }
         let probing = probation.is_some();
         let intents: Vec<_> = view.intents.iter().map(|intent| intent.id.clone()).collect();
+        let zones = self.offerings.in_order(&view.group, |zone| view.held_in(zone));
         for intent in intents {
-            let launch = self.fleet.next_launch(group, &intent, if probing { 1 } else { u32::MAX });
+            let launch = self.fleet.next_launch(group, &intent, if probing { 1 } else { u32::MAX }, zones.clone());
             if let Some(launch) = launch {
                 tracing::info!(group, token = launch.token, count = launch.count, probing, "launching");
                 self.changed.fleet = true;
@@ -113,7 +120,8 @@ impl Keeper {
                 tracing::warn!(?age, "the cloud could not be listed, the last listing stands: {error}");
             }
             Outcome::Launched(launch, answer) => self.launched(&launch, answer, now),
-            Outcome::Terminated(group, machines, answer) => self.terminated(&group, &machines, answer),
+            Outcome::Unanswered(launch, tried, why) => self.unanswered(&launch, tried, why, now),
+            Outcome::Terminated(group, machines, answer) => self.terminated(&group, &machines, answer, now),
         }
         self.settle().await;
     }
@@ -128,8 +136,11 @@ impl Keeper {
         let dialect = self.dialect.clone();
         let overrides = std::mem::take(&mut self.settings.overrides);
         let reading = Reading { begun, now, dialect: &dialect, overrides: &overrides };
+        let told = told(&listing);
         let events = self.fleet.listed(listing, reading);
         self.settings.overrides = overrides;
+        self.remember(&told, &events, now);
+        self.end_again(begun, now);
         self.synced_at = Some(begun);
         self.changed.fleet = true;
         self.follow(events, now);
@@ -156,21 +167,25 @@ impl Keeper {
 
     fn launched(&mut self, launch: &Launch, answer: Result<Launched, Refusal>, now: Timestamp) {
         let launched =
-            answer.unwrap_or_else(|refusal| Launched { instances: Vec::new(), refused: vec![(launch.count, refusal)] });
+            answer.unwrap_or_else(|refusal| Launched { refused: vec![(launch.count, refusal)], ..Launched::default() });
         if let Some(view) = self.fleet.group(launch.group.as_str()).cloned() {
-            if !launched.instances.is_empty() {
-                self.offerings.note_launched(&view.group);
+            let zones: BTreeSet<&str> = launched.instances.iter().map(|it| it.zone.as_str()).collect();
+            zones.iter().for_each(|zone| self.offerings.note_launched(&view.group, zone));
+            for (zone, refusal) in &launched.zones {
+                self.offerings.note_refusal(&view.group, Some(zone), refusal, now);
             }
             for (count, refusal) in launched.refused.iter().filter(|(count, _)| *count > 0) {
                 tracing::warn!(group = %launch.group, token = launch.token, count, code = refusal.code, "refused: {}", refusal.message);
                 self.metrics.machines(metered::class(refusal.class), *count);
-                self.offerings.note_refusal(&view.group, None, refusal, now);
+                if launched.zones.is_empty() {
+                    self.offerings.note_refusal(&view.group, None, refusal, now);
+                }
             }
             self.changed.offerings = true;
         }
-        if !launched.instances.is_empty() {
+        if !launched.instances.is_empty() || launched.ordered > 0 {
             let ids: Vec<&str> = launched.instances.iter().map(|it| it.id.as_str()).collect();
-            tracing::info!(group = %launch.group, token = launch.token, machines = ids.join(" "), "launched");
+            tracing::info!(group = %launch.group, token = launch.token, machines = ids.join(" "), ordered = launched.ordered, "launched");
         }
         self.metrics.machines("launched", u32::try_from(launched.instances.len()).unwrap_or(u32::MAX));
         let events = self.fleet.launched(launch, &launched, now);
@@ -180,14 +195,78 @@ impl Keeper {
         self.next_listing = now;
     }
 
-    fn terminated(&mut self, group: &GroupId, machines: &[InstanceId], answer: Result<(), Refusal>) {
-        match answer {
-            Ok(()) => self.metrics.machines("terminated", u32::try_from(machines.len()).unwrap_or(u32::MAX)),
-            Err(refusal) => {
-                tracing::error!(%group, code = refusal.code, "machines could not be ended and count again: {}", refusal.message);
-                self.fleet.spared(group.as_str(), machines);
-            }
+    /// A launch that may have taken effect is asked again, with what there is by now to reckon with.
+    fn unanswered(&mut self, launch: &Launch, tried: Try, why: String, now: Timestamp) {
+        if self.calls.launch_again(self.fleet.repeat(launch), tried) {
+            tracing::warn!(group = %launch.group, token = launch.token, "launch unanswered, asking again: {why}");
+            return;
         }
+        tracing::error!(group = %launch.group, token = launch.token, "launch given up, its fate is unknown: {why}");
+        let refusal = Refusal { class: RefusalClass::Configuration, code: "no-answer".to_owned(), message: why };
+        if let Some(view) = self.fleet.group(launch.group.as_str()) {
+            self.offerings.note_refusal(&view.group, None, &refusal, now);
+            self.changed.offerings = true;
+        }
+        self.metrics.machines(metered::class(refusal.class), launch.count);
+        let events = self.fleet.unheard(launch, &refusal, now);
+        self.follow(events, now);
+        self.advance(launch.group.as_str());
+    }
+
+    /// What a listing told of orders that the cloud carries out by itself.
+    fn remember(&mut self, told: &[Told], events: &[Event], now: Timestamp) {
+        for Told { group, refusal, zones } in told {
+            let Some(view) = self.fleet.group(group.as_str()) else { continue };
+            for (zone, refusal) in zones {
+                tracing::warn!(%group, zone, code = refusal.code, "refused: {}", refusal.message);
+                self.offerings.note_refusal(&view.group, Some(zone), refusal, now);
+            }
+            let machines = events.iter().map(|event| match event {
+                Event::Refused { group: of, machines, .. } if of == group => *machines,
+                _ => 0,
+            });
+            let machines: u32 = machines.sum();
+            if let Some(refusal) = refusal.as_ref().filter(|_| machines > 0) {
+                tracing::warn!(%group, machines, code = refusal.code, "refused: {}", refusal.message);
+                self.metrics.machines(metered::class(refusal.class), machines);
+                self.offerings.note_refusal(&view.group, None, refusal, now);
+            }
+            self.changed.offerings = true;
+        }
+    }
+
+    /// A machine that was to be ended and is still listed as alive a while later is named once more.
+    fn end_again(&mut self, begun: Timestamp, now: Timestamp) {
+        let doomed = self.fleet.doomed();
+        let still: BTreeSet<&InstanceId> = doomed.iter().flat_map(|(_, machines)| machines).collect();
+        self.ended.retain(|machine, _| still.contains(machine));
+        let due = |machine: &InstanceId| self.ended.get(machine).is_some_and(|at| *at + limits::END_AGAIN <= begun);
+        let due: Vec<(GroupId, Vec<InstanceId>)> = doomed
+            .iter()
+            .map(|(group, machines)| (group.clone(), machines.iter().filter(|it| due(it)).cloned().collect()))
+            .collect();
+        for (group, machines) in due {
+            self.ended.extend(machines.iter().map(|machine| (machine.clone(), now)));
+            self.calls.terminate(group, machines);
+        }
+    }
+
+    fn terminated(
+        &mut self,
+        group: &GroupId,
+        machines: &[InstanceId],
+        answer: Result<Vec<Kept>, Refusal>,
+        now: Timestamp,
+    ) {
+        let kept = answer.unwrap_or_else(|why| machines.iter().map(|it| (it.clone(), why.clone())).collect());
+        for (machine, refusal) in &kept {
+            tracing::error!(%group, %machine, code = refusal.code, "a machine could not be ended and counts again: {}", refusal.message);
+        }
+        let stays: BTreeSet<InstanceId> = kept.into_iter().map(|(machine, _)| machine).collect();
+        let ended = machines.iter().filter(|machine| !stays.contains(*machine));
+        self.ended.extend(ended.map(|machine| (machine.clone(), now)));
+        self.metrics.machines("terminated", u32::try_from(machines.len() - stays.len()).unwrap_or(u32::MAX));
+        self.fleet.spared(group.as_str(), &stays.into_iter().collect::<Vec<_>>());
         self.changed.fleet = true;
         self.next_listing = super::clock();
     }
@@ -205,6 +284,11 @@ impl Keeper {
                     self.changed.bought = true;
                 }
                 Event::Registered { group, intent } => self.registered(&group, intent.as_ref(), now),
+                Event::Late { group, machine } => {
+                    tracing::info!(%group, %machine, "a machine came that nobody waits for any more; giving it back");
+                    self.metrics.machines("returned", 1);
+                    self.calls.terminate(group, vec![machine]);
+                }
                 Event::NeverRegistered { group } => {
                     if let Some(view) = self.fleet.group(group.as_str()) {
                         tracing::warn!(%group, "a machine was given up that never registered as a node");
@@ -225,4 +309,19 @@ impl Keeper {
         }
         (self.changed.bought, self.changed.offerings) = (true, true);
     }
+}
+
+/// What one group's listing told of refusals.
+struct Told {
+    group: GroupId,
+    refusal: Option<Refusal>,
+    zones: Vec<(String, Refusal)>,
+}
+
+fn told(listing: &[Listed]) -> Vec<Told> {
+    let of = |it: &Listed| {
+        let standing = it.standing.as_ref().filter(|it| it.refusal.is_some() || !it.zones.is_empty())?;
+        Some(Told { group: it.group.id.clone(), refusal: standing.refusal.clone(), zones: standing.zones.clone() })
+    };
+    listing.iter().filter_map(of).collect()
 }

@@ -93,7 +93,7 @@ async fn a_keeper_that_is_gone_or_stuck_is_an_error_and_not_a_wait() {
 #[tokio::test]
 async fn a_slow_cloud_is_unanswered_and_a_throttling_one_is_asked_again() {
     let folder = tempfile::tempdir().unwrap();
-    let launch = |token: &str| Launch { group: "g".into(), count: 1, token: token.to_owned() };
+    let launch = |token: &str| Launch::new("g".into(), 1, token.to_owned());
     let slow = sim(folder.path(), "events: [{at: 0s, group: g, slowCalls: 1h}]");
     let slow = Patient::new(slow, Duration::from_millis(20));
     assert!(matches!(slow.launch(&launch("a")).await, Err(CloudError::Unknown(_))));

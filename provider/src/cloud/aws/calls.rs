@@ -131,6 +131,12 @@ pub const CALLS: &[Call] = &[
     ),
     call(
         Service::AutoScaling,
+        "DescribeAutoScalingInstances",
+        (Need::Always, Scope::Any, PAGES),
+        "whether a machine that cannot be ended is on its way out already",
+    ),
+    call(
+        Service::AutoScaling,
         "DescribeLaunchConfigurations",
         (Need::Always, Scope::Any, PAGES),
         "what a group without a launch template launches",

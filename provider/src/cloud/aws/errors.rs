@@ -19,6 +19,7 @@ const CLASSES: &[(RefusalClass, &[&str])] = &[
             "InsufficientCapacityOnHost",
             "UnfulfillableCapacity",
             "SpotMaxPriceTooLow",
+            "ReservationCapacityExceeded",
             "Unsupported",
         ],
     ),
@@ -28,6 +29,7 @@ const CLASSES: &[(RefusalClass, &[&str])] = &[
             "VcpuLimitExceeded",
             "InstanceLimitExceeded",
             "MaxSpotInstanceCountExceeded",
+            "MaxFleetCountExceeded",
             "VolumeLimitExceeded",
             "LimitExceeded",
             "InsufficientFreeAddressesInSubnet",
@@ -61,6 +63,30 @@ pub(super) fn class(code: &str) -> RefusalClass {
 pub(super) fn refusal(code: Option<&str>, message: Option<&str>) -> Refusal {
     let code = code.unwrap_or("UnknownError").to_owned();
     Refusal { class: class(&code), message: message.unwrap_or(&code).to_owned(), code }
+}
+
+/// Refusals from several places as one: the first that is not merely about capacity names the class, since no other
+/// place will mend it; the message has them all.
+pub(super) fn sum(refusals: impl IntoIterator<Item = (String, Refusal)>) -> Refusal {
+    let refusals: Vec<_> = refusals.into_iter().collect();
+    let mut told: Vec<String> = Vec::new();
+    for (place, it) in &refusals {
+        let place = if place.is_empty() { String::new() } else { format!("{place}: ") };
+        let sentence = format!("{place}{} ({})", it.message, it.code);
+        if !told.contains(&sentence) {
+            told.push(sentence);
+        }
+    }
+    let message = told.join("; ");
+    let worst = refusals.iter().find(|(_, it)| it.class != RefusalClass::NoCapacity).or(refusals.first());
+    match worst {
+        Some((_, refusal)) => Refusal { message, ..refusal.clone() },
+        None => Refusal {
+            class: RefusalClass::Configuration,
+            code: "NoZones".to_owned(),
+            message: "the Auto Scaling group has no Availability Zone, or is gone".to_owned(),
+        },
+    }
 }
 
 /// A call that failed: AWS's own answer when there is one, else it is unknown whether it took effect.

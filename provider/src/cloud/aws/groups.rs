@@ -5,10 +5,10 @@ use std::{fmt, str::FromStr};
 use aws_sdk_autoscaling::types::{AutoScalingGroup, Filter, Instance as AsgInstance, InstancesDistribution};
 use serde::Deserialize;
 
-use super::{GPU_LABEL, tags, types};
+use super::{GPU_LABEL, states, tags, types};
 use crate::{
     cloud::Listed,
-    fleet::group::{Group, Instance, InstanceState, Market},
+    fleet::group::{Group, Market},
 };
 
 /// One auto-discovery spec in cluster-autoscaler's own syntax, `asg:tag=key[=value][,key[=value]…]`: a group matches
@@ -92,10 +92,12 @@ pub(super) fn listed(asg: AutoScalingGroup, region: &str) -> Option<Listed> {
         overrides: described.overrides,
         warnings: described.warnings,
     };
-    group.warnings.extend(warnings(&asg, &group));
+    group.warnings.extend(warnings(&group));
     labelled_model(&mut group);
-    let instances = asg.instances.unwrap_or_default().into_iter().filter_map(instance).collect();
-    Some(Listed { group, instances })
+    let suspended = |process| asg.suspended_processes().iter().any(|it| it.process_name() == Some(process));
+    let replaces = !suspended("ReplaceUnhealthy") && !suspended("Terminate");
+    let instances = asg.instances().iter().filter_map(|it| states::instance(it, replaces)).collect();
+    Some(Listed::new(group, instances))
 }
 
 fn bound(size: Option<i32>) -> u32 {
@@ -132,11 +134,7 @@ fn market(asg: &AutoScalingGroup, described: &tags::Described) -> Market {
 }
 
 /// What a person should know of this group.
-fn warnings(asg: &AutoScalingGroup, group: &Group) -> Vec<String> {
-    let mixed = distribution(asg).is_some_and(|it| {
-        let share = it.on_demand_percentage_above_base_capacity().unwrap_or(100);
-        it.on_demand_base_capacity().unwrap_or(0) > 0 && share < 100 || (1..100).contains(&share)
-    });
+fn warnings(group: &Group) -> Vec<String> {
     let shape = &group.shape;
     let rows = [
         (
@@ -150,12 +148,6 @@ fn warnings(asg: &AutoScalingGroup, group: &Group) -> Vec<String> {
         (group.zones.is_empty(), "it has no Availability Zone"),
         (group.min > group.max, "its minimum is above its maximum"),
         (
-            asg.launch_configuration_name.is_some(),
-            "it uses a launch configuration: LaunchInstances needs a launch template",
-        ),
-        (asg.warm_pool_configuration.is_some(), "it has a warm pool: LaunchInstances does not work with one"),
-        (mixed, "it mixes spot and on-demand: LaunchInstances needs all of one"),
-        (
             shape.gpus.is_some() && !group.labels.contains_key(GPU_LABEL),
             "no tag says that its nodes carry k8s.amazonaws.com/accelerator at registration: a node without it is bought twice",
         ),
@@ -168,18 +160,6 @@ fn labelled_model(group: &mut Group) {
     if let (Some(gpus), Some(model)) = (&mut group.shape.gpus, group.labels.get(GPU_LABEL)) {
         gpus.model.clone_from(model);
     }
-}
-
-/// A machine of the group; None for one that rests in a warm pool and is no capacity yet.
-fn instance(of: AsgInstance) -> Option<Instance> {
-    let (id, zone) = (of.instance_id?, of.availability_zone?);
-    let state = match of.lifecycle_state.as_ref().map_or("", |state| state.as_str()) {
-        state if state.starts_with("Warmed") => return None,
-        state if state.starts_with("Pending") || state == "EnteringStandby" => InstanceState::Creating,
-        "InService" | "Standby" => InstanceState::Running,
-        _ => InstanceState::Deleting,
-    };
-    Some(Instance { id: format!("aws:///{zone}/{id}").into(), state, zone, token: None })
 }
 
 #[cfg(test)]

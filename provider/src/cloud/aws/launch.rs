@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use aws_sdk_autoscaling::operation::launch_instances::LaunchInstancesOutput;
 
+use super::errors;
 use crate::{
     cloud::{Launch, Launched},
     fleet::group::{Instance, InstanceState, Refusal, RefusalClass},
@@ -42,17 +43,15 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Begins with a zone that follows from the token, so that launches spread over the zones.
-    pub(super) fn new(launch: &Launch, mut zones: Vec<String>) -> Self {
-        let start =
-            launch.token.bytes().fold(0_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte)));
-        let shift = start % zones.len().max(1);
-        zones.rotate_left(shift);
+    /// The zones are asked in the launch's own order, and in `zones`' where it has none. It stays the same when the
+    /// launch is repeated, whatever was learned of the zones meanwhile: another order would be another request.
+    pub(super) fn new(launch: &Launch, zones: &[String]) -> Self {
+        let zones = if launch.zones.is_empty() { zones } else { &launch.zones };
         Self {
             token: launch.token.clone(),
             missing: launch.count,
             calls: 0,
-            zones: zones.into(),
+            zones: zones.iter().cloned().collect(),
             instances: Vec::new(),
             refusals: Vec::new(),
         }
@@ -66,7 +65,7 @@ impl Progress {
         Some(Ask { count: self.missing.min(CALL), zone, token })
     }
 
-    /// A call that brought less than it was asked for ends its zone.
+    /// A call that brought less than it was asked for ends its zone; one that no other zone can mend ends them all.
     pub(super) fn take(&mut self, answer: Answer) {
         let came = u32::try_from(answer.instances.len()).unwrap_or(u32::MAX);
         self.missing = self.missing.saturating_sub(came);
@@ -74,14 +73,20 @@ impl Progress {
         if came < answer.asked {
             self.zones.pop_front();
             let refusal = answer.refusal.unwrap_or_else(|| without_reason(&answer.zone));
+            if matches!(refusal.class, RefusalClass::Permission) {
+                self.zones.clear();
+            }
             self.refusals.push((answer.zone, refusal));
         }
     }
 
-    /// What it all came to. Zones that refused while others gave are no refusal.
+    /// What it all came to. Zones that refused while others gave are no refusal of the launch.
     pub(super) fn launched(self) -> Launched {
-        let refused = if self.missing == 0 { Vec::new() } else { vec![(self.missing, sum(self.refusals))] };
-        Launched { instances: self.instances, refused }
+        let refused = match self.missing {
+            0 => Vec::new(),
+            missing => vec![(missing, errors::sum(self.refusals.iter().cloned()))],
+        };
+        Launched { instances: self.instances, refused, zones: self.refusals, ordered: 0 }
     }
 }
 
@@ -97,31 +102,19 @@ pub(super) fn answered(ask: &Ask, output: LaunchInstancesOutput) -> Answer {
             token: None,
         })
     });
-    let error = output.errors.unwrap_or_default().into_iter().next();
-    let refusal =
-        error.map(|error| super::errors::refusal(error.error_code.as_deref(), error.error_message.as_deref()));
+    let errors = output.errors.unwrap_or_default().into_iter();
+    let refusals = errors.map(|it| {
+        let place = [it.instance_type, it.market_type].into_iter().flatten().collect::<Vec<_>>().join(" ");
+        (place, errors::refusal(it.error_code.as_deref(), it.error_message.as_deref()))
+    });
+    let refusals: Vec<_> = refusals.collect();
+    let refusal = (!refusals.is_empty()).then(|| errors::sum(refusals));
     Answer { zone: ask.zone.clone(), asked: ask.count, instances: instances.collect(), refusal }
 }
 
 /// A call that was refused as a whole.
 pub(super) fn refused(ask: &Ask, refusal: Refusal) -> Answer {
     Answer { zone: ask.zone.clone(), asked: ask.count, instances: Vec::new(), refusal: Some(refusal) }
-}
-
-/// The zones' refusals as one: the first that is not merely about capacity names the class, since no other zone will
-/// mend it; the message has them all.
-fn sum(refusals: Vec<(String, Refusal)>) -> Refusal {
-    let message = refusals.iter().map(|(zone, it)| format!("{zone}: {} ({})", it.message, it.code));
-    let message = message.collect::<Vec<_>>().join("; ");
-    let worst = refusals.iter().find(|(_, it)| it.class != RefusalClass::NoCapacity).or(refusals.first());
-    match worst {
-        Some((_, refusal)) => Refusal { message, ..refusal.clone() },
-        None => Refusal {
-            class: RefusalClass::Configuration,
-            code: "NoZones".to_owned(),
-            message: "the Auto Scaling group has no Availability Zone, or is gone".to_owned(),
-        },
-    }
 }
 
 fn without_reason(zone: &str) -> Refusal {
@@ -137,8 +130,8 @@ mod tests {
     use super::*;
 
     fn progress(count: u32, zones: &[&str]) -> Progress {
-        let launch = Launch { group: "g".into(), count, token: "w-1-a".to_owned() };
-        Progress::new(&launch, zones.iter().map(ToString::to_string).collect())
+        let zones = zones.iter().map(ToString::to_string).collect();
+        Progress::new(&Launch { zones, ..Launch::new("g".into(), count, "w-1-a".to_owned()) }, &[])
     }
 
     fn came(ask: &Ask, count: u32, code: &str) -> Answer {
@@ -148,7 +141,7 @@ mod tests {
             zone: ask.zone.clone(),
             token: None,
         };
-        let refusal = (!code.is_empty()).then(|| super::super::errors::refusal(Some(code), None));
+        let refusal = (!code.is_empty()).then(|| errors::refusal(Some(code), None));
         Answer { zone: ask.zone.clone(), asked: ask.count, instances: (0..count).map(machine).collect(), refusal }
     }
 
@@ -158,12 +151,21 @@ mod tests {
         let first = progress.next().unwrap();
         progress.take(came(&first, 1, "InsufficientInstanceCapacity"));
         let second = progress.next().unwrap();
-        assert_ne!(first.zone, second.zone);
-        assert_eq!(second.count, 2);
+        assert_eq!((first.zone.as_str(), second.zone.as_str(), second.count), ("a", "b", 2));
         progress.take(came(&second, 2, ""));
         assert_eq!(progress.next(), None);
         let launched = progress.launched();
         assert_eq!((launched.instances.len(), launched.refused.len()), (3, 0));
+        assert_eq!(launched.zones[0].0, "a", "the zone is remembered all the same");
+    }
+
+    #[test]
+    fn what_no_other_zone_can_mend_is_not_asked_there() {
+        let mut progress = progress(3, &["a", "b"]);
+        let first = progress.next().unwrap();
+        progress.take(came(&first, 0, "AccessDenied"));
+        assert_eq!(progress.next(), None);
+        assert_eq!(progress.launched().refused[0].1.class, RefusalClass::Permission);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use async_trait::async_trait;
 
 use crate::{
-    cloud::{Cloud, CloudError, Launch, Launched, Listed},
+    cloud::{Cloud, CloudError, Kept, Launch, Launched, Listed},
     fleet::group::{GroupId, InstanceId, Refusal},
     timestamp::Timestamp,
 };
@@ -174,8 +174,12 @@ impl Cloud for SimCloud {
         self.call(Some(&launch.group), |machines, scenario, now| machines.launch(scenario, launch, now)).await
     }
 
-    async fn terminate(&self, group: &GroupId, instances: &[InstanceId]) -> Result<(), CloudError> {
-        self.call(Some(group), |machines, scenario, now| machines.terminate(scenario, group, instances, now)).await
+    async fn terminate(&self, group: &GroupId, instances: &[InstanceId]) -> Result<Vec<Kept>, CloudError> {
+        self.call(Some(group), |machines, scenario, now| {
+            machines.terminate(scenario, group, instances, now)?;
+            Ok(Vec::new())
+        })
+        .await
     }
 }
 

@@ -44,7 +44,7 @@ impl Machines {
         let instances = machines.iter().map(|machine| machine.instance(now)).collect();
         let answered = Answered { at: now, group: launch.group.clone(), machines, refused: refused.clone() };
         self.answered.insert(launch.token.clone(), answered);
-        Ok(Launched { instances, refused })
+        Ok(Launched { instances, refused, ..Launched::default() })
     }
 
     /// What the token's first launch did, each machine as it is now (one that is gone shows as deleting).
@@ -57,7 +57,7 @@ impl Machines {
             Some(machine) => machine.instance(now),
             None => crate::fleet::group::Instance { state: InstanceState::Deleting, ..first.instance(now) },
         });
-        Ok(Launched { instances: instances.collect(), refused: answered.refused.clone() })
+        Ok(Launched { instances: instances.collect(), refused: answered.refused.clone(), ..Launched::default() })
     }
 }
 

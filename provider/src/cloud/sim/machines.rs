@@ -186,9 +186,8 @@ impl Machines {
         for machine in self.all(now) {
             by_group.entry(&machine.group).or_default().push(machine.instance(now));
         }
-        let listed = |(id, group): (&GroupId, &SimGroup)| Listed {
-            group: group.group.clone(),
-            instances: by_group.remove(id).unwrap_or_default(),
+        let listed = |(id, group): (&GroupId, &SimGroup)| {
+            Listed::new(group.group.clone(), by_group.remove(id).unwrap_or_default())
         };
         scenario.groups.iter().map(listed).collect()
     }

@@ -52,7 +52,7 @@ impl Story {
     /// `2 came, 1 NoCapacity` for a launch that was answered, the code for one that was not.
     fn launch(&mut self, group: &str, count: u32, token: &str, seconds: u64) -> String {
         self.cloud.advance(&self.scenario, at(seconds));
-        let launch = Launch { group: group.into(), count, token: token.into() };
+        let launch = Launch::new(group.into(), count, token.into());
         match self.cloud.launch(&self.scenario, &launch, at(seconds)) {
             Ok(launched) => {
                 let mut told = format!("{} came", launched.instances.len());

@@ -20,8 +20,8 @@ fn a_placeholder_id_says_where_it_belongs_whatever_the_group_is_called() {
 #[test]
 fn a_launch_is_repeated_as_it_was_first_asked() {
     let mut intent = Intent::new(IntentId::new(1, Timestamp(0)), "g".into(), 3, Timestamp(0));
-    let first = intent.next_launch(1).unwrap();
-    let second = intent.next_launch(9).unwrap();
+    let first = intent.next_launch(1, Vec::new()).unwrap();
+    let second = intent.next_launch(9, Vec::new()).unwrap();
     assert_eq!((first.count, second.count, second.token.as_str()), (1, 2, "w-1-0.2"));
     assert_eq!(intent.cancel(1, true), 1);
     assert_eq!(intent.unanswered(), [first, second.clone()]);

@@ -21,7 +21,7 @@ fn a_refusal_is_remembered_for_every_group_that_buys_the_same_and_longer_each_ti
     }
     let other = Group { market: Market::OnDemand, ..group("c", 0, 9) };
     assert_eq!((offerings.shunned(&other, Timestamp(0)), offerings.probation(&other)), (None, None));
-    offerings.note_launched(&a);
+    offerings.note_launched(&a, "eu-west-1a");
     assert_eq!((offerings.shunned(&b, Timestamp(0)), offerings.probation(&b)), (None, None));
 }
 
@@ -36,11 +36,27 @@ fn one_good_zone_is_enough() {
 }
 
 #[test]
+fn zones_that_refused_lately_are_asked_last() {
+    let mut offerings = Offerings::default();
+    let zones = ["w", "x", "y", "z"].map(str::to_owned).to_vec();
+    let wide = Group { zones, ..group("w", 0, 9) };
+    let held = |zone: &str| u32::from(zone == "x") * 3;
+    assert_eq!(offerings.in_order(&wide, held), ["w", "y", "z", "x"], "the one that holds most comes last");
+    offerings.note_refusal(&wide, Some("y"), &refusal(), Timestamp(0));
+    offerings.note_refusal(&wide, Some("w"), &refusal(), Timestamp(1));
+    assert_eq!(offerings.in_order(&wide, held), ["z", "x", "y", "w"]);
+    let other = Group { market: Market::OnDemand, ..wide.clone() };
+    assert_eq!(offerings.in_order(&other, held), ["w", "y", "z", "x"], "another market is another thing");
+    offerings.note_launched(&wide, "y");
+    assert_eq!(offerings.in_order(&wide, held), ["y", "z", "x", "w"], "good news count for their zone alone");
+}
+
+#[test]
 fn machines_that_never_register_are_the_groups_own_fault_and_a_launch_proves_nothing() {
     let mut offerings = Offerings::default();
     let (a, b) = (group("a", 0, 9), group("b", 0, 9));
     offerings.note_never_registered(&a, Timestamp(0));
-    offerings.note_launched(&a);
+    offerings.note_launched(&a, "eu-west-1a");
     assert!(offerings.shunned(&a, Timestamp(1)).is_some_and(|it| it.why.contains("never register")));
     assert_eq!(offerings.shunned(&b, Timestamp(1)), None);
     assert_eq!(offerings.probation(&a), Some(Probation::Registers));

@@ -41,7 +41,7 @@ impl Place {
 }
 
 async fn launch(cloud: &SimCloud, count: u32, token: &str) -> Result<usize, CloudError> {
-    let launch = Launch { group: "g".into(), count, token: token.into() };
+    let launch = Launch::new("g".into(), count, token.into());
     cloud.launch(&launch).await.map(|launched| launched.instances.len())
 }
 

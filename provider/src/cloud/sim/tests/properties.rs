@@ -89,7 +89,7 @@ proptest! {
         let mut story = play(seed, &steps, |_, _| {});
         let now = at(1000);
         story.cloud.advance(&story.scenario, now);
-        let launch = Launch { group: "spot".into(), count, token: "fresh".into() };
+        let launch = Launch::new("spot".into(), count, "fresh".into());
         let before = story.cloud.all(now).count();
         if let Ok(launched) = story.cloud.launch(&story.scenario, &launch, now) {
             let refused: u32 = launched.refused.iter().map(|(count, _)| count).sum();

@@ -1,0 +1,207 @@
+//! Asking for machines: zone by zone with `LaunchInstances`, or by raising the desired capacity and watching what AWS
+//! makes of it.
+//!
+//! The desired capacity is only ever raised. Lowering it hands AWS the choice of which machine goes, and no reading can
+//! tell in time that none has to: a launch that begins between the reading and the call, or that the reading does not
+//! show yet, makes one machine too many, and a healthy one may pay for it (kubernetes/autoscaler#10147). Suspending the
+//! process `Terminate` meanwhile does not help, since AWS keeps that for machines in service and ends pending ones all
+//! the same. So what is no longer wanted stays with the group as an order. A later request takes it over; a machine that
+//! comes of it with nobody waiting is ended by its name, which lowers the desired capacity by exactly that machine.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use aws_sdk_autoscaling::types::{Activity, AutoScalingGroup, Filter, RetryStrategy};
+use tokio::{sync::RwLock, time::Instant};
+
+use super::{
+    AutoScaling,
+    activities::{Outlook, Watermark},
+    desired::{self, Growth},
+    errors, launch,
+};
+use crate::{
+    cloud::{CloudError, Launch, Launched, Standing},
+    config::LaunchMode,
+    fleet::group::{GroupId, RefusalClass},
+};
+
+/// Activities in one page; the API's own limit. More failures than that since an order say nothing new.
+const ACTIVITIES: i32 = 100;
+
+/// What is remembered between calls.
+#[derive(Default)]
+pub(super) struct Orders {
+    /// Orders that AWS carries out, by group.
+    watched: Mutex<HashMap<GroupId, Watch>>,
+    /// A raise of the desired capacity stands alone; machines are ended side by side.
+    turns: Mutex<HashMap<GroupId, Arc<RwLock<()>>>>,
+    /// Why `LaunchInstances` is not asked any more: this account or region does not have it.
+    without_instances: Mutex<Option<String>>,
+}
+
+/// One order.
+struct Watch {
+    token: String,
+    since: Watermark,
+    zones: Vec<String>,
+    /// Failures told already.
+    told: Vec<String>,
+    /// When the last of them was first seen.
+    at: Option<Instant>,
+}
+
+impl Orders {
+    /// The group's turn: shared by those who end machines, taken whole by who raises the desired capacity.
+    pub(super) fn turn(&self, group: &GroupId) -> Arc<RwLock<()>> {
+        lock(&self.turns).entry(group.clone()).or_default().clone()
+    }
+
+    fn watermark(&self, group: &GroupId) -> Option<Watermark> {
+        lock(&self.watched).get(group).map(|watch| watch.since.clone())
+    }
+
+    /// Reads what the activities say; what was told before is not told again.
+    fn outlook(&self, group: &GroupId, activities: &[Activity], standing: &mut Standing) {
+        let mut watched = lock(&self.watched);
+        let Some(watch) = watched.get_mut(group) else { return };
+        let outlook = Outlook::of(&watch.since, activities);
+        for failure in &outlook.failures {
+            if !watch.told.contains(&failure.id) {
+                watch.told.push(failure.id.clone());
+                watch.at = Some(Instant::now());
+                standing.zones.extend(failure.zone.clone().map(|zone| (zone, failure.refusal.clone())));
+            }
+        }
+        let quiet = watch.at.map_or(Duration::ZERO, |at| at.elapsed());
+        standing.refusal = outlook.refusal(&watch.zones, quiet);
+    }
+}
+
+fn lock<T>(of: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl AutoScaling {
+    /// Asks for machines by the call that the group allows.
+    pub(super) async fn buy(&self, launch: &Launch) -> Result<Launched, CloudError> {
+        let growth = Growth::of(&self.describe(&launch.group).await?);
+        if let Some(refusal) = growth.obstacle() {
+            return Err(CloudError::Refused(refusal));
+        }
+        if !self.by_instances(&growth) {
+            return self.order(launch).await;
+        }
+        match self.launch_instances(launch, &growth.zones).await {
+            Err(CloudError::Refused(refusal)) if self.mode == LaunchMode::Auto => {
+                tracing::warn!(
+                    code = refusal.code,
+                    "LaunchInstances cannot be used here ({}): raising desired capacities instead",
+                    refusal.message
+                );
+                *lock(&self.orders.without_instances) = Some(refusal.message);
+                self.order(launch).await
+            }
+            answer => answer,
+        }
+    }
+
+    fn by_instances(&self, growth: &Growth) -> bool {
+        match self.mode {
+            LaunchMode::LaunchInstances => true,
+            LaunchMode::DesiredCapacity => false,
+            LaunchMode::Auto => growth.not_instances.is_none() && lock(&self.orders.without_instances).is_none(),
+        }
+    }
+
+    /// The group as it is now.
+    pub(super) async fn describe(&self, group: &GroupId) -> Result<AutoScalingGroup, CloudError> {
+        let request = self.client.describe_auto_scaling_groups().auto_scaling_group_names(group.as_str());
+        let answer = request.send().await.map_err(|error| errors::failed("DescribeAutoScalingGroups", &error))?;
+        let found = answer.auto_scaling_groups.unwrap_or_default().into_iter().next();
+        found.ok_or_else(|| CloudError::Refused(errors::sum([])))
+    }
+
+    /// Zone after zone, until all have come or all have refused. An error means that nothing was asked for at all, or
+    /// that an answer is missing.
+    async fn launch_instances(&self, launch: &Launch, zones: &[String]) -> Result<Launched, CloudError> {
+        let mut progress = launch::Progress::new(launch, zones);
+        let mut first = true;
+        while let Some(ask) = progress.next() {
+            match self.launch_in(&ask, &launch.group).await {
+                Ok(answer) => progress.take(answer),
+                Err(CloudError::Refused(refusal)) if first && is_missing(&refusal.code, refusal.class) => {
+                    return Err(CloudError::Refused(refusal));
+                }
+                // Too many calls is no word on the zone: the launch is repeated whole, under the same tokens.
+                Err(CloudError::Refused(refusal)) if refusal.class != RefusalClass::Throttled => {
+                    progress.take(launch::refused(&ask, refusal));
+                }
+                Err(error) => return Err(error),
+            }
+            first = false;
+        }
+        Ok(progress.launched())
+    }
+
+    async fn launch_in(&self, ask: &launch::Ask, group: &GroupId) -> Result<launch::Answer, CloudError> {
+        let request = self.client.launch_instances().auto_scaling_group_name(group.as_str());
+        let request = request.requested_capacity(i32::try_from(ask.count).unwrap_or(i32::MAX));
+        let request =
+            request.client_token(&ask.token).availability_zones(&ask.zone).retry_strategy(RetryStrategy::None);
+        let answer = request.send().await.map_err(|error| errors::failed("LaunchInstances", &error))?;
+        Ok(launch::answered(ask, answer))
+    }
+
+    /// Raises the desired capacity to what the whole group is to come to, if it is not there yet.
+    async fn order(&self, launch: &Launch) -> Result<Launched, CloudError> {
+        let turn = self.orders.turn(&launch.group);
+        let _alone = turn.write().await;
+        let growth = Growth::of(&self.describe(&launch.group).await?);
+        let is_new = lock(&self.orders.watched).get(&launch.group).is_none_or(|it| it.token != launch.token);
+        if is_new {
+            let since = Watermark::of(&self.activities(&launch.group, None).await?);
+            let zones = growth.zones.clone();
+            let watch = Watch { token: launch.token.clone(), since, zones, told: Vec::new(), at: None };
+            lock(&self.orders.watched).insert(launch.group.clone(), watch);
+        }
+        let (to, over) = growth.raise(&launch.wanted);
+        if let Some(to) = to {
+            tracing::info!(group = %launch.group, from = growth.desired, to, "raising the desired capacity");
+            let request = self.client.set_desired_capacity().auto_scaling_group_name(launch.group.as_str());
+            let request = request.desired_capacity(i32::try_from(to).unwrap_or(i32::MAX)).honor_cooldown(false);
+            request.send().await.map_err(|error| errors::failed("SetDesiredCapacity", &error))?;
+        }
+        let over = over.min(launch.count);
+        let refused = (over > 0).then(|| (over, desired::above_max(growth.max)));
+        Ok(Launched { ordered: launch.count - over, refused: refused.into_iter().collect(), ..Launched::default() })
+    }
+
+    /// What AWS still tries to bring; for groups that were given an order, with what came of it so far.
+    pub(super) async fn standing(&self, group: &GroupId, growth: &Growth) -> Standing {
+        let mut standing = Standing { open: growth.open(), ..Standing::default() };
+        let Some(since) = self.orders.watermark(group).filter(|_| standing.open > 0) else { return standing };
+        match self.activities(group, since.lower_bound()).await {
+            Ok(activities) => self.orders.outlook(group, &activities, &mut standing),
+            Err(error) => tracing::warn!(%group, "what became of its order could not be read: {error}"),
+        }
+        standing
+    }
+
+    async fn activities(&self, group: &GroupId, since: Option<String>) -> Result<Vec<Activity>, CloudError> {
+        let since = since.map(|since| Filter::builder().name("StartTimeLowerBound").values(since).build());
+        let request = self.client.describe_scaling_activities().auto_scaling_group_name(group.as_str());
+        let request = request.max_records(ACTIVITIES).set_filters(since.map(|since| vec![since]));
+        let answer = request.send().await.map_err(|error| errors::failed("DescribeScalingActivities", &error))?;
+        Ok(answer.activities.unwrap_or_default())
+    }
+}
+
+/// The call itself is not to be had: an older endpoint, or credentials that were made for cluster-autoscaler's own
+/// provider, which does without it.
+fn is_missing(code: &str, class: RefusalClass) -> bool {
+    matches!(code, "InvalidAction" | "UnsupportedOperation") || class == RefusalClass::Permission
+}

@@ -1,0 +1,141 @@
+//! Ending machines: each by its name, with the desired capacity lowered by it, a few side by side.
+
+use std::{collections::HashSet, sync::Arc};
+
+use aws_sdk_autoscaling::Client;
+use tokio::{sync::Semaphore, task::JoinSet};
+
+use super::{AutoScaling, errors, states};
+use crate::{
+    cloud::{CloudError, Kept},
+    fleet::group::{GroupId, InstanceId, InstanceState, Refusal, RefusalClass},
+};
+
+/// Calls at once for one deletion.
+const AT_ONCE: usize = 8;
+
+/// What AWS's refusal to end a machine means. It has one code for all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Meaning {
+    /// The group does not know it any more: what was asked has come true.
+    Gone,
+    /// One fewer would be below the group's minimum.
+    AtMinimum,
+    /// Possibly that it is on its way out.
+    Unclear,
+    /// No.
+    Final,
+}
+
+fn meaning(refusal: &Refusal) -> Meaning {
+    match refusal.code.as_str() {
+        "ValidationError" if refusal.message.contains("No managed instance found") => Meaning::Gone,
+        "ValidationError" if refusal.message.contains("Instance Id not found") => Meaning::Gone,
+        "ValidationError" if refusal.message.contains("min size constraint") => Meaning::AtMinimum,
+        "ValidationError" | "ScalingActivityInProgress" => Meaning::Unclear,
+        _ => Meaning::Final,
+    }
+}
+
+impl AutoScaling {
+    /// Ends machines and returns those that stay. Safe to repeat.
+    pub(super) async fn end(&self, group: &GroupId, machines: &[InstanceId]) -> Result<Vec<Kept>, CloudError> {
+        let turn = self.orders.turn(group);
+        let _shared = turn.read().await;
+        let slots = Arc::new(Semaphore::new(AT_ONCE));
+        let mut calls = JoinSet::new();
+        for machine in machines {
+            let (client, machine, slots) = (self.client.clone(), machine.clone(), slots.clone());
+            // A machine in standby is not counted by the desired capacity, so its end must not lower that.
+            let counted = !self.is_in_standby(&machine);
+            calls.spawn(async move {
+                let _slot = slots.acquire_owned().await;
+                let answer = end_one(&client, &machine, counted).await;
+                (machine, answer)
+            });
+        }
+        let mut kept = Vec::new();
+        let mut unanswered = None;
+        while let Some(done) = calls.join_next().await {
+            let (machine, answer) = done.map_err(|died| CloudError::Unknown(format!("a call died: {died}")))?;
+            match answer {
+                Ok(()) => {}
+                Err(CloudError::Refused(refusal)) if refusal.class != RefusalClass::Throttled => {
+                    kept.push((machine, refusal));
+                }
+                Err(error) => unanswered = Some(error),
+            }
+        }
+        kept.sort_by(|(a, _), (b, _)| a.cmp(b));
+        unanswered.map_or(Ok(kept), Err)
+    }
+
+    fn is_in_standby(&self, machine: &InstanceId) -> bool {
+        self.standby.lock().unwrap_or_else(std::sync::PoisonError::into_inner).contains(machine)
+    }
+
+    /// Keeps in mind which machines are in standby.
+    pub(super) fn note_standby(&self, machines: HashSet<InstanceId>) {
+        *self.standby.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = machines;
+    }
+}
+
+async fn end_one(client: &Client, machine: &InstanceId, counted: bool) -> Result<(), CloudError> {
+    let Err(error) = terminate(client, machine, counted).await else { return Ok(()) };
+    let CloudError::Refused(refusal) = &error else { return Err(error) };
+    match meaning(refusal) {
+        Meaning::Gone => Ok(()),
+        // The group has to have its minimum: AWS puts another machine in the place of this one.
+        Meaning::AtMinimum => terminate(client, machine, false).await,
+        Meaning::Unclear if is_ending(client, machine).await? => Ok(()),
+        Meaning::Unclear | Meaning::Final => Err(error),
+    }
+}
+
+async fn terminate(client: &Client, machine: &InstanceId, decrement: bool) -> Result<(), CloudError> {
+    let request = client.terminate_instance_in_auto_scaling_group().instance_id(bare(machine));
+    let answer = request.should_decrement_desired_capacity(decrement).send().await;
+    answer.map(|_| ()).map_err(|error| errors::failed("TerminateInstanceInAutoScalingGroup", &error))
+}
+
+/// Whether the machine is on its way out, or no longer any group's.
+async fn is_ending(client: &Client, machine: &InstanceId) -> Result<bool, CloudError> {
+    let request = client.describe_auto_scaling_instances().instance_ids(bare(machine));
+    let answer = request.send().await.map_err(|error| errors::failed("DescribeAutoScalingInstances", &error))?;
+    let found = answer.auto_scaling_instances.unwrap_or_default().into_iter().next();
+    let state = found.and_then(|it| it.lifecycle_state);
+    Ok(state.is_none_or(|state| states::state(&state) == Some(InstanceState::Deleting)))
+}
+
+/// `i-0abc` of `aws:///eu-west-1a/i-0abc`.
+fn bare(machine: &InstanceId) -> &str {
+    machine.as_str().rsplit('/').next().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_to_end_a_machine_is_read_by_awss_own_words() {
+        for (code, message, expected) in [
+            (
+                "ValidationError",
+                "Instance Id not found - No managed instance found for instance ID: i-0abc",
+                Meaning::Gone,
+            ),
+            (
+                "ValidationError",
+                "Currently, desiredSize equals minSize (1). Terminating instance without replacement will violate \
+                 group's min size constraint. Either set shouldDecrementDesiredCapacity flag to false or lower \
+                 group's min size.",
+                Meaning::AtMinimum,
+            ),
+            ("ValidationError", "The instance i-0abc is not in InService or Standby.", Meaning::Unclear),
+            ("ScalingActivityInProgress", "Instance i-0abc is already being terminated.", Meaning::Unclear),
+            ("AccessDenied", "User is not authorized: role not found", Meaning::Final),
+        ] {
+            assert_eq!(meaning(&errors::refusal(Some(code), Some(message))), expected, "{message}");
+        }
+    }
+}
