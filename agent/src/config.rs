@@ -79,6 +79,10 @@ pub mod limits {
     pub const API_RETRY: Duration = Duration::from_secs(1);
     /// See [`API_RETRY`].
     pub const API_RETRY_LAST: Duration = Duration::from_secs(120);
+    /// How long a watch at the Kubernetes API is asked to last.
+    pub const API_WATCH: Duration = Duration::from_secs(290);
+    /// Pods of the node that are kept, and asked for.
+    pub const API_PODS: u32 = 2048;
     /// How often a change that others were faster with is tried again at once.
     pub const API_CONFLICTS: u32 = 5;
     /// A notice whose deadline is further away than this does not taint the node yet: maintenance is told days ahead.

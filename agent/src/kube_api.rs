@@ -1,6 +1,7 @@
 //! The Kubernetes API, for those who allow it (cargo feature `kube`): a taint and Events on the own Node, and a watch on this node's pods.
 //! The only users of the kube crate in this program. Nothing here is needed to measure: what fails is logged, counted and tried again.
 
+mod pods;
 mod taint;
 
 use std::path::Path;
@@ -16,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::config::{Config, limits};
 use crate::notices::Board;
+use crate::pods::poll::Shared;
 
 /// What the tasks work with.
 #[derive(Clone)]
@@ -24,6 +26,8 @@ pub struct World {
     pub config: Arc<Config>,
     /// The notices that stand.
     pub board: Arc<Board>,
+    /// Where the pods' identities go.
+    pub pods: Arc<Shared>,
     /// For times.
     pub clock: Clock,
 }
@@ -42,6 +46,9 @@ pub async fn start(
     let client = client.with_context(|| format!("{flag}: no way to the Kubernetes API"))?;
     if !world.config.kubernetes.taint_on.is_empty() {
         tasks.spawn(taint::keep(world.clone(), client.clone(), stop.clone()));
+    }
+    if world.config.kubernetes.pod_informer {
+        tasks.spawn(pods::watch(world, client, stop.clone()));
     }
     Ok(())
 }

@@ -69,7 +69,8 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     let board = Arc::<notices::Board>::default();
     #[cfg(feature = "kube")]
     {
-        let world = kube_api::World { config: Arc::clone(&config), board: Arc::clone(&board), clock };
+        let world =
+            kube_api::World { config: Arc::clone(&config), board: Arc::clone(&board), pods: Arc::clone(&pods), clock };
         kube_api::start(world, &mut tasks, &stop).await?;
     }
     #[cfg(not(feature = "kube"))]

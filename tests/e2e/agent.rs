@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use k8s_openapi::api::core::v1::{Event, Node, Taint};
+use k8s_openapi::api::core::v1::{Event, Node, Pod, Taint};
 use kube::{
     Api,
     api::{ListParams, Patch, PatchParams, PostParams},
@@ -13,10 +13,14 @@ use windlass_agent::{
     Running,
     config::{Config, kubernetes::Kubernetes},
     notices::Kind,
+    pods::identity::{LabelNames, Shown},
 };
 use windlass_tests::{
     metadata::{Cloud, Metadata},
+    nvml::{Gpus, ModelName, Process, Profile},
+    proc::{Cgroup, Container, Host},
     rig::plane::{Plane, client_of},
+    scrape::{Page, Scraper, Series},
 };
 
 use crate::runner::{Stage, Story, story};
@@ -26,7 +30,10 @@ const PATIENCE: Duration = Duration::from_secs(90);
 const KEY: &str = "status-taint.cluster-autoscaler.kubernetes.io/windlass-notice";
 
 pub(crate) fn stories() -> Vec<Story> {
-    vec![story!(a_notice_taints_the_own_node_and_is_taken_back, None)]
+    vec![
+        story!(a_notice_taints_the_own_node_and_is_taken_back, None),
+        story!(an_informer_tells_the_pods_of_its_own_node, None),
+    ]
 }
 
 /// A rebalance hint taints the node and comes to nothing; a spot notice taints it, is withdrawn while the agent is away, and the next agent frees the
@@ -114,4 +121,91 @@ async fn another_node_is_out_of_reach(kubeconfig: &std::path::Path) -> Result<()
     }
     nodes.patch("gpu-1", &PatchParams::default(), &Patch::Merge(json!({"spec": {"taints": []}}))).await?;
     Ok(())
+}
+
+/// Without a kubelet's word: the API server names the container of a process by its id, with the pod's uid and the labels that were asked for. A pod
+/// of another node is not known here.
+async fn an_informer_tells_the_pods_of_its_own_node(stage: Stage) -> Result<()> {
+    let plane = stage.plane().await?;
+    let nodes: Api<Node> = Api::all(plane.client.clone());
+    nodes.create(&PostParams::default(), &serde_json::from_value(json!({"metadata": {"name": "gpu-1"}}))?).await?;
+    let kubeconfig = agent_kubeconfig(&plane).await?;
+    let host = Host::new()?;
+    let mut profile = Profile::idle(ModelName::T4, 1);
+    let (here, elsewhere) = (Container::new("default", "here", "main"), Container::new("default", "elsewhere", "main"));
+    for (pid, container) in [(100, &here), (200, &elsewhere)] {
+        host.process(pid, container, Cgroup::Systemd)?;
+        profile.gpu(0).processes.push(Process::new(pid, 20.0, 100));
+    }
+    let gpus = Gpus::new(&profile)?;
+    let pods: Api<Pod> = Api::default_namespaced(plane.client.clone());
+    running(&pods, &elsewhere, "gpu-2").await?;
+    let shown = Shown { uid: true, labels: Some(LabelNames::parse("team").map_err(anyhow::Error::msg)?) };
+    let kubernetes = Kubernetes { pod_informer: true, kubeconfig: Some(kubeconfig), ..Kubernetes::default() };
+    let agent = windlass_agent::start(Config {
+        kubernetes,
+        shown,
+        nvml_library: Some(gpus.library()),
+        host_proc: host.proc(),
+        host_logs: host.logs(),
+        node_name: "gpu-1".to_owned(),
+        ..Config::default()
+    })
+    .await?;
+
+    // After the agent's list: the watch brings it, and its labels when they change.
+    let uid = running(&pods, &here, "gpu-1").await?;
+    let label = |series: &Series, name: &str| series.labels.get(name).cloned().unwrap_or_default();
+    let named = |series: &Series| label(series, "pod_uid") == uid && label(series, "label_team") == "vision";
+    series(&agent, "the pod is named", |page| {
+        page.select("gpu_utilization", &[("pod", "here")]).iter().any(|s| named(s))
+    })
+    .await?;
+    let page = series(&agent, "one process stays unknown", |page| {
+        page.value("windlass_agent_unknown_processes", &[]) == Some(1.0)
+    });
+    ensure!(
+        page.await?.select("gpu_utilization", &[("pod", "elsewhere")]).is_empty(),
+        "a pod of another node is named"
+    );
+    let patch = Patch::Merge(json!({"metadata": {"labels": {"team": "speech", "secret": "x"}}}));
+    pods.patch("here", &PatchParams::default(), &patch).await?;
+    let page =
+        series(&agent, "the new label", |page| !page.select("gpu_utilization", &[("label_team", "speech")]).is_empty());
+    ensure!(page.await?.series.iter().all(|series| !series.labels.contains_key("label_secret")), "nobody asked for it");
+    agent.stop().await;
+    Ok(())
+}
+
+/// A pod on a node, as the kubelet there would report it. Answers its uid.
+async fn running(pods: &Api<Pod>, container: &Container, node: &str) -> Result<String> {
+    let pod = json!({
+        "metadata": {"name": container.pod, "labels": {"team": "vision"}},
+        "spec": {"nodeName": node, "containers": [{"name": container.name, "image": "none"}], "tolerations": [{"operator": "Exists"}]},
+    });
+    let made = pods.create(&PostParams::default(), &serde_json::from_value(pod)?).await.context("creating a pod")?;
+    let status = json!({"status": {"phase": "Running", "containerStatuses": [{
+        "name": container.name, "containerID": format!("containerd://{}", container.id),
+        "image": "none", "imageID": "", "ready": true, "restartCount": 0,
+    }]}});
+    pods.patch_status(&container.pod, &PatchParams::default(), &Patch::Merge(status)).await.context("its status")?;
+    made.metadata.uid.context("a pod without a uid")
+}
+
+/// The first page that is so.
+async fn series(agent: &Running, what: &str, is_so: impl Fn(&Page) -> bool) -> Result<Page> {
+    let mut scraper = Scraper::connect(agent.address)?;
+    let look = async {
+        loop {
+            let answer = scraper.get("/metrics", &[])?;
+            if answer.status == 200 {
+                let page = Page::parse(&answer.text()?)?;
+                if is_so(&page) {
+                    return Ok(page);
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, look).await.with_context(|| format!("never: {what}"))?
 }

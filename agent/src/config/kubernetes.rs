@@ -16,6 +16,9 @@ pub struct Kubernetes {
     /// How long a rebalance recommendation keeps the taint before it counts as come to nothing: 1m to 24h
     #[arg(long, env = "WINDLASS_REBALANCE_HOLD", value_name = "DURATION", default_value = "15m", value_parser = hold)]
     pub rebalance_hold: Duration,
+    /// Watch the node's pods at the API server, for their uids and labels, where the kubelet has no Pods API
+    #[arg(long, env = "WINDLASS_POD_INFORMER")]
+    pub pod_informer: bool,
     /// How to reach the API server [default: as a pod does]
     #[arg(long, env = "WINDLASS_KUBECONFIG", value_name = "PATH")]
     pub kubeconfig: Option<PathBuf>,
@@ -24,7 +27,7 @@ pub struct Kubernetes {
 impl Default for Kubernetes {
     fn default() -> Self {
         let rebalance_hold = Duration::from_secs(15 * 60);
-        Self { taint_on: Vec::new(), rebalance_hold, kubeconfig: None }
+        Self { taint_on: Vec::new(), rebalance_hold, pod_informer: false, kubeconfig: None }
     }
 }
 
@@ -32,7 +35,8 @@ impl Kubernetes {
     /// The first flag that asks for the API server.
     #[must_use]
     pub fn wants(&self) -> Option<&'static str> {
-        (!self.taint_on.is_empty()).then_some("--taint-on")
+        let taint = (!self.taint_on.is_empty()).then_some("--taint-on");
+        taint.or(self.pod_informer.then_some("--pod-informer"))
     }
 }
 
