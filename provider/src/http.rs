@@ -51,8 +51,14 @@ fn look<T>(shared: &Shared, at: impl FnOnce(&Decisions) -> T) -> T {
 async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     let (snapshot, policy) = (shared.keeper.snapshot(), shared.policies.current().load_full());
     let counts = look(&shared, |decisions| decisions.counts().clone());
-    let mut text =
-        snapshot::render(snapshot::View { snapshot: &snapshot, policy: &policy, counts: &counts, now: clock() });
+    let unlabelled = shared.unlabelled.counts(&snapshot.fleet);
+    let mut text = snapshot::render(snapshot::View {
+        snapshot: &snapshot,
+        policy: &policy,
+        counts: &counts,
+        unlabelled: &unlabelled,
+        now: clock(),
+    });
     match TextEncoder::new().encode_utf8(&shared.metrics.registry.gather(), &mut text) {
         Ok(()) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
@@ -92,6 +98,7 @@ async fn page(State(shared): State<Arc<Shared>>) -> Response {
         policy: &policy,
         decisions: &decisions,
         pending: &pending,
+        unlabelled: &shared.unlabelled.counts(&snapshot.fleet),
         now: clock(),
     });
     // Everything is inline; nothing may be loaded from anywhere.

@@ -3,6 +3,7 @@
 
 mod calls;
 mod carry;
+pub mod look;
 mod state;
 
 use std::{

@@ -7,8 +7,10 @@ pub mod args;
 pub mod cloud;
 pub mod config;
 pub mod decisions;
+pub mod doctor;
 pub mod expander;
 pub mod fleet;
+pub mod groups_table;
 pub mod grpc;
 pub mod http;
 pub mod keeper;
@@ -19,6 +21,7 @@ pub mod replay;
 mod running;
 pub mod snapshot;
 pub mod timestamp;
+pub mod unlabelled;
 mod watch;
 
 use std::{
@@ -44,6 +47,8 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// What the program still waits for.
     pub ready: Ready,
+    /// GPU nodes without their label.
+    pub unlabelled: unlabelled::Unlabelled,
     /// Groups that a person has been warned about.
     warned: Mutex<BTreeSet<String>>,
 }

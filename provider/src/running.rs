@@ -98,9 +98,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     let ready = Ready::default();
     let (cloud, gpu_label) = cloud(&config, &metrics).await?;
     let cloud = Patient::new(Arc::new(Metered::new(cloud, metrics.clone())), limits::CLOUD_CALL);
-    let mut dialect = Dialect::aws();
-    dialect.gpu_label = config.gpu_label.clone().or(gpu_label).unwrap_or(dialect.gpu_label);
-    let dialect = Arc::new(dialect);
+    let dialect = Arc::new(dialect(&config, gpu_label));
     let policies = Policies::default();
     policies.configure(&config.expander, &dialect.gpu_label);
     let unsynced = ready.wait_for("the first listing of the cloud");
@@ -113,6 +111,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         decisions: Arc::default(),
         metrics,
         ready,
+        unlabelled: crate::unlabelled::Unlabelled::default(),
         warned: Mutex::default(),
     });
     let (mut doors, mut behind) = (Tasks::default(), Tasks::default());
@@ -153,6 +152,28 @@ impl Tasks {
     }
 }
 
+/// How nodes are labelled: the configuration's word on the GPU label goes first, then the cloud's.
+pub(crate) fn dialect(config: &Config, gpu_label: Option<String>) -> Dialect {
+    let mut dialect = Dialect::aws();
+    dialect.gpu_label = config.gpu_label.clone().or(gpu_label).unwrap_or(dialect.gpu_label);
+    dialect
+}
+
+/// The configured cloud for whoever only looks: the embedded one then writes no state.
+pub(crate) async fn glance(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+) -> anyhow::Result<(Arc<dyn Cloud>, Option<String>)> {
+    match (config.cloud.kind, config.cloud.scenario.as_deref()) {
+        (CloudKind::Sim, Some(scenario)) => {
+            let sim = SimCloud::glance(scenario, config.cloud.state.as_deref())?;
+            let label = sim.gpu_label();
+            Ok((Arc::new(sim), label))
+        }
+        _ => cloud(config, metrics).await,
+    }
+}
+
 /// The configured cloud, and the GPU label it asks for.
 async fn cloud(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<(Arc<dyn Cloud>, Option<String>)> {
     match config.cloud.kind {
@@ -169,18 +190,7 @@ async fn cloud(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<(Arc<d
 #[cfg(feature = "aws")]
 async fn aws(config: &Config, metrics: Arc<Metrics>) -> anyhow::Result<(Arc<dyn Cloud>, Option<String>)> {
     use crate::cloud::aws::{AutoScaling, Settings};
-    let discovery = config.cloud.specs().iter().map(|spec| spec.parse()).collect::<Result<_, _>>()?;
-    let (region, endpoint) = (config.cloud.region.clone(), config.cloud.endpoint.clone());
-    let settings = Settings {
-        region,
-        endpoint,
-        price_overrides: config.cloud.price_overrides.clone(),
-        discovery,
-        launch: config.cloud.launch,
-        suspend_az_rebalance: config.cloud.suspend_az_rebalance,
-    };
-    let cloud = AutoScaling::connect(settings, metrics).await?;
-    Ok((Arc::new(cloud), None))
+    Ok((Arc::new(AutoScaling::connect(Settings::of(config)?, metrics).await?), None))
 }
 
 #[cfg(not(feature = "aws"))]

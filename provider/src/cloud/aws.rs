@@ -2,10 +2,12 @@
 //! for with `LaunchInstances`, which answers at once, zone by zone, with AWS's own error, and leaves the desired
 //! capacity alone when it fails.
 
+mod access;
 mod activities;
 mod buying;
 pub mod calls;
 mod desired;
+pub mod doctor;
 mod ec2;
 mod errors;
 mod groups;
@@ -26,12 +28,11 @@ use std::{
 };
 
 use async_trait::async_trait;
-use aws_config::{BehaviorVersion, Region, retry::RetryConfig};
 use aws_sdk_autoscaling::{Client, types::AutoScalingGroup};
 
 use crate::{
     cloud::{Cloud, CloudError, Kept, Launch, Launched, Listed},
-    config::LaunchMode,
+    config::{Config, LaunchMode},
     fleet::group::{GroupId, InstanceId},
     metrics::Metrics,
 };
@@ -52,8 +53,12 @@ const PAGE: i32 = 100;
 pub struct Settings {
     /// None: what the SDK's own chain finds (`AWS_REGION`, the profile, the instance metadata).
     pub region: Option<String>,
-    /// Another address for the Auto Scaling API.
+    /// Another address for every API.
     pub endpoint: Option<String>,
+    /// Endpoints that keep to FIPS 140; else what the SDK finds (`AWS_USE_FIPS_ENDPOINT`, the profile).
+    pub fips: bool,
+    /// Endpoints that answer over IPv6 too; else what the SDK finds (`AWS_USE_DUALSTACK_ENDPOINT`, the profile).
+    pub dual_stack: bool,
     /// The operator's own prices.
     pub price_overrides: Option<PathBuf>,
     /// A group is ours when any of these matches.
@@ -62,6 +67,29 @@ pub struct Settings {
     pub launch: LaunchMode,
     /// Suspend the process `AZRebalance` of groups that machines are launched into by zone.
     pub suspend_az_rebalance: bool,
+}
+
+impl Settings {
+    /// What a configuration says of AWS.
+    ///
+    /// # Errors
+    /// A discovery spec that is none; the configuration's own check finds it first.
+    pub fn of(config: &Config) -> anyhow::Result<Self> {
+        let cloud = &config.cloud;
+        let discovery = cloud.specs().iter().map(|spec| spec.parse()).collect::<Result<_, _>>()?;
+        let (region, endpoint, price_overrides) =
+            (cloud.region.clone(), cloud.endpoint.clone(), cloud.price_overrides.clone());
+        Ok(Self {
+            region,
+            endpoint,
+            fips: cloud.fips,
+            dual_stack: cloud.dual_stack,
+            price_overrides,
+            discovery,
+            launch: cloud.launch,
+            suspend_az_rebalance: cloud.suspend_az_rebalance,
+        })
+    }
 }
 
 /// The Auto Scaling API of one region.
@@ -83,26 +111,11 @@ impl AutoScaling {
     /// # Errors
     /// No region is set anywhere; the sentence says where one can be.
     pub async fn connect(settings: Settings, metrics: Arc<Metrics>) -> Result<Self, CloudError> {
-        let manners = manners::Manners::new(metrics);
-        let mut loader = aws_config::defaults(BehaviorVersion::latest()).retry_config(RetryConfig::standard());
-        loader = loader.http_client(manners.http_client());
-        if let Some(region) = settings.region {
-            loader = loader.region(Region::new(region));
-        }
-        if let Some(endpoint) = settings.endpoint {
-            loader = loader.endpoint_url(endpoint);
-        }
-        let config = loader.load().await;
-        let region = config.region().map(ToString::to_string).ok_or_else(|| {
-            CloudError::Refused(errors::refusal(
-                Some("MissingRegion"),
-                Some("no AWS region: set cloud.region in the configuration, or AWS_REGION"),
-            ))
-        })?;
-        let ec2 = ec2::Ec2::new(&config, &region);
+        let access::Access { sdk, region, .. } = access::Access::load(&settings, metrics).await?;
+        let ec2 = ec2::Ec2::new(&sdk, &region);
         let prices = prices::Prices::new(ec2, &region, settings.price_overrides);
         Ok(Self {
-            client: Client::new(&config),
+            client: Client::new(&sdk),
             region,
             discovery: settings.discovery,
             prices,

@@ -118,6 +118,11 @@ impl Problems<'_> {
             self.say("cloud.discovery", problem.to_string(), "list specs in cluster-autoscaler's own syntax");
         }
         let prices = self.config.cloud.price_overrides.as_deref().map(crate::cloud::aws::prices::overrides::read);
+        let cloud = &self.config.cloud;
+        if cloud.endpoint.is_some() && (cloud.fips || cloud.dual_stack) {
+            let what = "says where the APIs are, so that fips and dualStack choose nothing";
+            self.say("cloud.endpoint", what, "remove it, or remove those");
+        }
         if let Some(Err(wrong)) = prices {
             self.say("cloud.priceOverrides", wrong, "mend the file, or leave the key out");
         }

@@ -19,9 +19,15 @@ pub struct Cloud {
     /// `aws`: the region; else what the SDK finds (`AWS_REGION`, the profile, the instance metadata).
     #[serde(default)]
     pub region: Option<String>,
-    /// `aws`: another address for the Auto Scaling API.
+    /// `aws`: another address for every API.
     #[serde(default)]
     pub endpoint: Option<String>,
+    /// `aws`: endpoints that keep to FIPS 140.
+    #[serde(default)]
+    pub fips: bool,
+    /// `aws`: endpoints that answer over IPv6, too.
+    #[serde(default)]
+    pub dual_stack: bool,
     /// `aws`: prices of the operator's own, lines of `type,market,place,dollars per hour`.
     #[serde(default)]
     pub price_overrides: Option<PathBuf>,

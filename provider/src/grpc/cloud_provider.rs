@@ -40,6 +40,13 @@ impl CloudProvider {
         self.snapshot()?.fleet.group(id).cloned().ok_or_else(unknown)
     }
 
+    fn look_at_labels(&self, view: &GroupView, node: &wire::ExternalGrpcNode) {
+        let label = &self.shared.dialect.gpu_label;
+        if self.shared.unlabelled.seen(view, &node.provider_id, &node.labels, label) {
+            tracing::warn!(group = %view.group.id, node = node.name, "a GPU node registered without the label {label}: the autoscaler may buy a second one");
+        }
+    }
+
     async fn change(&self, command: impl FnOnce(crate::keeper::Reply) -> Command) -> Result<(), Status> {
         self.snapshot()?;
         self.shared.keeper.ask(command).await.map_err(|unheard| status(&unheard))
@@ -62,6 +69,9 @@ impl cloud_provider_server::CloudProvider for CloudProvider {
         let node = request.into_inner().node.unwrap_or_default();
         let view = snapshot.fleet.group_of(&node.provider_id);
         let news = view.and_then(|view| view.instance(&node.provider_id)).is_some_and(|it| it.registered_at.is_none());
+        if let Some(view) = view.filter(|_| !words::is_fake(&node)) {
+            self.look_at_labels(view, &node);
+        }
         if news && !words::is_fake(&node) {
             self.shared.keeper.tell(Command::Seen(node.provider_id));
         }

@@ -18,6 +18,7 @@ use crate::{
     },
     snapshot::Snapshot,
     timestamp::Timestamp,
+    unlabelled,
 };
 use words::{Safe, date, span};
 
@@ -37,6 +38,8 @@ pub struct View<'a> {
     pub decisions: &'a [Arc<Decision>],
     /// What the program still waits for.
     pub pending: &'a [String],
+    /// GPU nodes without their label, by group.
+    pub unlabelled: &'a unlabelled::Counts,
     /// For ages.
     pub now: Timestamp,
 }
@@ -193,6 +196,14 @@ fn notes(out: &mut String, it: &GroupView, view: &View<'_>) -> fmt::Result {
     }
     if it.deleting() > 0 {
         write!(notes, "<p>{} ending</p>", plural(it.deleting(), "machine"))?;
+    }
+    if let Some(count) = view.unlabelled.get(&it.group.id) {
+        let label = Safe(&view.policy.gpu_label);
+        write!(
+            notes,
+            "<p class=bad>{} registered without the label {label}: the autoscaler may buy a second machine for the same pods</p>",
+            plural(*count, "GPU node")
+        )?;
     }
     for warning in &it.group.warnings {
         write!(notes, "<p class=warn>{}</p>", Safe(warning))?;

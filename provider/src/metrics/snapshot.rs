@@ -13,7 +13,11 @@ use crate::{
     metrics::Described,
     snapshot::Snapshot,
     timestamp::Timestamp,
+    unlabelled,
 };
+
+/// The metric by which `doctor` knows what a running provider has seen.
+pub const UNLABELLED: &str = "windlass_provider_unlabelled_gpu_nodes";
 
 /// What the rows are read from.
 #[derive(Clone, Copy)]
@@ -24,6 +28,8 @@ pub struct View<'a> {
     pub policy: &'a Policy,
     /// What all decisions came to.
     pub counts: &'a Counts,
+    /// GPU nodes without their label, by group.
+    pub unlabelled: &'a unlabelled::Counts,
     /// For what ends at a time.
     pub now: Timestamp,
 }
@@ -191,6 +197,17 @@ pub const ROWS: &[Row] = &[
         },
     ),
     gauge(
+        UNLABELLED,
+        &["group"],
+        "Nodes of a GPU group that the autoscaler showed without the GPU label: it may buy a second machine for each.",
+        |view, put| {
+            for it in view.snapshot.fleet.groups().filter(|it| it.group.shape.gpus.is_some()) {
+                let count = view.unlabelled.get(&it.group.id).copied().unwrap_or(0);
+                put(&[("group", it.group.id.as_str())], f64::from(count));
+            }
+        },
+    ),
+    gauge(
         "windlass_provider_group_shunned_until_timestamp_seconds",
         &["group"],
         "Until when a group is left alone after a refusal; absent where it is not.",
@@ -338,7 +355,13 @@ mod tests {
     #[test]
     fn what_was_not_read_is_absent() {
         let (snapshot, policy, counts) = (Snapshot::default(), Policy::default(), Counts::default());
-        let text = render(View { snapshot: &snapshot, policy: &policy, counts: &counts, now: Timestamp(0) });
+        let text = render(View {
+            snapshot: &snapshot,
+            policy: &policy,
+            counts: &counts,
+            unlabelled: &unlabelled::Counts::new(),
+            now: Timestamp(0),
+        });
         assert!(!text.contains("last_sync"), "{text}");
         assert!(
             text.contains("# TYPE windlass_provider_vetoes_total counter\nwindlass_provider_vetoes_total 0\n"),

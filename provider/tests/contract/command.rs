@@ -39,6 +39,22 @@ fn check_says_what_is_wrong_and_its_exit_code_tells() {
 }
 
 #[test]
+fn groups_and_doctor_look_at_the_embedded_cloud_and_leave_it_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("scenario.yaml"), GROUPS).unwrap();
+    let config = "cloud: {kind: sim, scenario: scenario.yaml, state: sim.json}\nstate: state.json\nhttp: {listen: \"127.0.0.1:1\"}\n";
+    std::fs::write(folder.path().join("windlass.yaml"), config).unwrap();
+    let (code, text) = said(&provider(folder.path(), &["groups"]).output().unwrap());
+    assert!(code == Some(0) && text.starts_with("GROUP ") && text.contains(" groups, "), "{code:?} {text}");
+    let (code, text) = said(&provider(folder.path(), &["groups", "--json"]).output().unwrap());
+    let groups: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert!(code == Some(0) && groups[0]["id"].is_string(), "{code:?} {text}");
+    let (code, text) = said(&provider(folder.path(), &["doctor"]).output().unwrap());
+    assert!(code == Some(0) && text.contains("nothing to mend") && text.contains("GPU label"), "{code:?} {text}");
+    assert!(!folder.path().join("sim.json").exists() && !folder.path().join("state.json").exists());
+}
+
+#[test]
 fn a_signal_ends_it_gently() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("scenario.yaml"), GROUPS).unwrap();

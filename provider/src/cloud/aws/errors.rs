@@ -95,7 +95,11 @@ pub(super) fn failed<E: ProvideErrorMetadata, R>(call: &str, error: &SdkError<E,
         SdkError::ServiceError(answer) if answer.err().code().is_some_and(|code| !is_outage(code)) => {
             CloudError::Refused(refusal(answer.err().code(), answer.err().message()))
         }
-        SdkError::ServiceError(answer) => CloudError::Unknown(format!("{call}: {:?}", answer.err().meta())),
+        SdkError::ServiceError(answer) => {
+            let (code, message) =
+                (answer.err().code().unwrap_or("no code"), answer.err().message().unwrap_or_default());
+            CloudError::Unknown(format!("{call}: {code} {message}").trim_end().to_owned())
+        }
         SdkError::ConstructionFailure(_) => CloudError::Refused(Refusal {
             class: RefusalClass::Configuration,
             code: "RequestNotBuilt".to_owned(),

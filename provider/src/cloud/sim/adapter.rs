@@ -76,6 +76,19 @@ impl SimCloud {
         Ok(Self { files, world: Mutex::new(World { scenario, read, machines }) })
     }
 
+    /// The same for whoever only looks: nothing is written, and what is changed is forgotten.
+    ///
+    /// # Errors
+    /// As for [`SimCloud::open`].
+    pub fn glance(scenario: &Path, state: Option<&Path>) -> anyhow::Result<Self> {
+        let kept = state.map(state::read).transpose()?.flatten();
+        let mut cloud = Self::open(scenario, None)?;
+        if let (Some(kept), Ok(world)) = (kept, cloud.world.get_mut()) {
+            world.machines = kept;
+        }
+        Ok(cloud)
+    }
+
     /// The node label of the GPU model, where the scenario names one.
     #[must_use]
     pub fn gpu_label(&self) -> Option<String> {

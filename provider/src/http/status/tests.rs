@@ -57,6 +57,7 @@ fn groups_and_decisions_are_shown_with_their_reasons() {
         policy: &policy,
         decisions: &decisions,
         pending: &[],
+        unlabelled: &unlabelled::Counts::new(),
         now: NOW + Duration::from_secs(5),
     });
     check(
@@ -82,7 +83,14 @@ fn groups_and_decisions_are_shown_with_their_reasons() {
 fn before_the_first_listing_the_page_says_what_is_awaited() {
     let (snapshot, policy) = (Snapshot::default(), Policy::default());
     let pending = ["the first listing of the cloud".to_owned()];
-    let page = render(&View { snapshot: &snapshot, policy: &policy, decisions: &[], pending: &pending, now: NOW });
+    let page = render(&View {
+        snapshot: &snapshot,
+        policy: &policy,
+        decisions: &[],
+        pending: &pending,
+        unlabelled: &unlabelled::Counts::new(),
+        now: NOW,
+    });
     check(
         &page,
         &[
@@ -105,6 +113,7 @@ fn what_is_old_or_upside_down_is_said_at_the_top() {
         policy: &policy,
         decisions: &[],
         pending: &[],
+        unlabelled: &unlabelled::Counts::new(),
         now: NOW + Duration::from_mins(10),
     });
     check(

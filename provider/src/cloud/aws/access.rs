@@ -1,0 +1,49 @@
+//! How AWS is reached and as whom: region, endpoints and credentials by the SDK's own chain (environment, profile, IRSA's
+//! web identity, Pod Identity, instance metadata), and the door that every request passes.
+
+use std::sync::Arc;
+
+use aws_config::{BehaviorVersion, Region, SdkConfig, retry::RetryConfig};
+
+use super::{Settings, errors, manners::Manners};
+use crate::{cloud::CloudError, metrics::Metrics};
+
+/// Ready for any client.
+#[derive(Clone, Debug)]
+pub(super) struct Access {
+    pub(super) sdk: SdkConfig,
+    pub(super) region: String,
+    pub(super) manners: Manners,
+}
+
+impl Access {
+    /// # Errors
+    /// No region is set anywhere; the sentence says where one can be.
+    pub(super) async fn load(settings: &Settings, metrics: Arc<Metrics>) -> Result<Self, CloudError> {
+        let manners = Manners::new(metrics);
+        let mut loader = aws_config::defaults(BehaviorVersion::latest())
+            .retry_config(RetryConfig::standard())
+            .http_client(manners.http_client());
+        if let Some(region) = &settings.region {
+            loader = loader.region(Region::new(region.clone()));
+        }
+        if let Some(endpoint) = &settings.endpoint {
+            loader = loader.endpoint_url(endpoint);
+        }
+        // Unset leaves it to AWS_USE_FIPS_ENDPOINT, AWS_USE_DUALSTACK_ENDPOINT and the profile.
+        if settings.fips {
+            loader = loader.use_fips(true);
+        }
+        if settings.dual_stack {
+            loader = loader.use_dual_stack(true);
+        }
+        let sdk = loader.load().await;
+        let region = sdk.region().map(ToString::to_string).ok_or_else(|| {
+            CloudError::Refused(errors::refusal(
+                Some("MissingRegion"),
+                Some("no AWS region: set cloud.region in the configuration, or AWS_REGION"),
+            ))
+        })?;
+        Ok(Self { sdk, region, manners })
+    }
+}

@@ -1,0 +1,110 @@
+//! What `doctor` looks at on AWS: whose credentials these are, each permission by a call that can have no effect, the
+//! clock, and the tags by which groups are found.
+
+mod permission;
+mod tags;
+
+use std::{sync::Arc, time::Duration};
+
+use super::{Settings, access::Access, errors, permissions::Holder};
+use crate::{cloud::CloudError, config::Config, doctor::Finding, metrics::Metrics};
+
+/// AWS refuses a signature whose time is five minutes off.
+const SKEW_REFUSED: Duration = Duration::from_mins(5);
+/// Beyond this something is wrong with the machine's clock.
+const SKEW_NOTED: Duration = Duration::from_secs(30);
+
+/// Everything, in an order in which the first thing to mend is the cause of those after it.
+pub async fn examine(config: &Config) -> Vec<Finding> {
+    let access = match load(config).await {
+        Ok(access) => access,
+        Err(error) => return vec![Finding::mend("region", error.to_string(), "set cloud.region, or AWS_REGION")],
+    };
+    let caller = caller(&access).await;
+    let known = caller.grade == crate::doctor::Grade::Ok;
+    let mut findings = vec![Finding::ok("region", place(&access, config)), caller, clock(&access)];
+    if known {
+        findings.extend(tags::examine(&access, config).await);
+        findings.extend(permission::examine(&access, config, &holder(config)).await);
+    }
+    findings
+}
+
+async fn load(config: &Config) -> anyhow::Result<Access> {
+    let settings = Settings::of(config)?;
+    Ok(Access::load(&settings, Arc::new(Metrics::new()?)).await?)
+}
+
+/// What the policy of this configuration has to allow.
+#[must_use]
+pub fn holder(config: &Config) -> Holder {
+    let cluster = config.cloud.cluster_name.clone().unwrap_or_else(|| Holder::placeholder().cluster);
+    Holder { cluster, suspend_az_rebalance: config.cloud.suspend_az_rebalance, queue: None }
+}
+
+fn place(access: &Access, config: &Config) -> String {
+    let endpoint = config.cloud.endpoint.as_ref().map(|it| format!(" at {it}")).unwrap_or_default();
+    let (fips, dual) = (access.sdk.use_fips() == Some(true), access.sdk.use_dual_stack() == Some(true));
+    let kind = match (fips, dual) {
+        (true, true) => ", FIPS and dual-stack endpoints",
+        (true, false) => ", FIPS endpoints",
+        (false, true) => ", dual-stack endpoints",
+        (false, false) => "",
+    };
+    format!("{}{endpoint}{kind}", access.region)
+}
+
+async fn caller(access: &Access) -> Finding {
+    const ABOUT: &str = "credentials";
+    match aws_sdk_sts::Client::new(&access.sdk).get_caller_identity().send().await {
+        Ok(answer) => Finding::ok(ABOUT, answer.arn.unwrap_or_else(|| "without a name".to_owned())),
+        Err(error) => {
+            let error = errors::failed("GetCallerIdentity", &error);
+            let remedy = remedy(&error);
+            let what = match error {
+                CloudError::Refused(refusal) => format!("{}: {}", refusal.code, refusal.message),
+                CloudError::Unknown(why) => why,
+            };
+            Finding::mend(ABOUT, what, remedy)
+        }
+    }
+}
+
+fn remedy(error: &CloudError) -> &'static str {
+    match error {
+        CloudError::Refused(refusal) if refusal.code.contains("Expired") => {
+            "the credentials have run out: renew them; a pod with IRSA or Pod Identity does so by itself, look at its service account"
+        }
+        CloudError::Refused(refusal) if refusal.code.contains("Skew") || refusal.code.contains("Signature") => {
+            "set this machine's clock right (chrony, systemd-timesyncd), and look whether the secret key is whole"
+        }
+        CloudError::Refused(_) => {
+            "look whether the key exists and is active, and whether the role's trust policy names this service account"
+        }
+        CloudError::Unknown(_) => {
+            "give the pod a role (EKS Pod Identity, or IRSA's annotation on its service account), or set AWS_PROFILE or AWS_ACCESS_KEY_ID; \
+             instance metadata answers pods only with a hop limit of 2; if credentials are there, look whether the endpoint can be reached"
+        }
+    }
+}
+
+/// By the `Date` of AWS's last answer.
+fn clock(access: &Access) -> Finding {
+    const ABOUT: &str = "clock";
+    let Some(ahead) = access.manners.clock_ahead() else {
+        return Finding::note(ABOUT, "not looked at: AWS has not answered", "");
+    };
+    let (off, side) = (Duration::from_millis(ahead.unsigned_abs()), if ahead < 0 { "ahead of" } else { "behind" });
+    let what = format!("this machine is {} s {side} AWS", off.as_secs());
+    match off {
+        off if off >= SKEW_REFUSED => Finding::mend(
+            ABOUT,
+            format!("{what}: AWS refuses five minutes"),
+            "set the clock (chrony, systemd-timesyncd)",
+        ),
+        off if off >= SKEW_NOTED => {
+            Finding::note(ABOUT, what, "set the clock (chrony, systemd-timesyncd); from five minutes on AWS refuses")
+        }
+        _ => Finding::ok(ABOUT, "within half a minute of AWS's"),
+    }
+}

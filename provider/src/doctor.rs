@@ -1,0 +1,216 @@
+//! `windlass-provider doctor`: looks at what an installation needs, changes nothing, and says of each thing whether it is
+//! well, and if not what to do. What cannot be looked at from here is said, not guessed.
+
+mod node_labels;
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::{
+    cloud::Cloud,
+    config::{CloudKind, Config},
+    expander::plural,
+    fleet::template::Dialect,
+    keeper::look::look,
+    snapshot::Snapshot,
+};
+
+/// How things stand with one thing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Grade {
+    /// Nothing to do.
+    Ok,
+    /// Worth knowing; things work without.
+    Note,
+    /// Something does not work.
+    Mend,
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// How it stands.
+    pub grade: Grade,
+    /// What was looked at, in a word or two.
+    pub about: String,
+    /// What was found.
+    pub what: String,
+    /// What to do; empty when there is nothing.
+    pub remedy: String,
+}
+
+impl Finding {
+    /// Nothing to do.
+    #[must_use]
+    pub fn ok(about: &str, what: impl Into<String>) -> Self {
+        Self { grade: Grade::Ok, about: about.to_owned(), what: what.into(), remedy: String::new() }
+    }
+
+    /// Worth knowing.
+    #[must_use]
+    pub fn note(about: &str, what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { grade: Grade::Note, about: about.to_owned(), what: what.into(), remedy: remedy.into() }
+    }
+
+    /// Something does not work.
+    #[must_use]
+    pub fn mend(about: &str, what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { grade: Grade::Mend, about: about.to_owned(), what: what.into(), remedy: remedy.into() }
+    }
+}
+
+/// Everything that was looked at.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Report {
+    /// In the order in which it was looked at.
+    pub findings: Vec<Finding>,
+}
+
+impl Report {
+    /// Whether something does not work.
+    #[must_use]
+    pub fn is_ill(&self) -> bool {
+        self.count(Grade::Mend) > 0
+    }
+
+    fn count(&self, grade: Grade) -> u32 {
+        u32::try_from(self.findings.iter().filter(|finding| finding.grade == grade).count()).unwrap_or(u32::MAX)
+    }
+}
+
+/// For people: a line for each, and under it what to do.
+impl fmt::Display for Report {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let width = self.findings.iter().map(|finding| finding.about.chars().count()).max().unwrap_or(0);
+        for Finding { grade, about, what, remedy } in &self.findings {
+            let mark = match grade {
+                Grade::Ok => "ok  ",
+                Grade::Note => "note",
+                Grade::Mend => "MEND",
+            };
+            let mut lines = what.lines();
+            writeln!(out, "{mark}  {about:<width$}  {}", lines.next().unwrap_or_default().trim_end())?;
+            for line in lines {
+                writeln!(out, "      {:<width$}  {line}", "")?;
+            }
+            if !remedy.is_empty() {
+                writeln!(out, "      {:<width$}  -> {remedy}", "")?;
+            }
+        }
+        let (mend, notes) = (self.count(Grade::Mend), self.count(Grade::Note));
+        match mend {
+            0 => writeln!(out, "\nnothing to mend, {}", plural(notes, "note")),
+            _ => writeln!(out, "\n{} to mend, {}", plural(mend, "thing"), plural(notes, "note")),
+        }
+    }
+}
+
+/// Looks at everything. `cloud` is the configured one, or why it could not be had.
+pub async fn examine(config: &Config, cloud: anyhow::Result<&dyn Cloud>, dialect: &Dialect) -> Report {
+    let mut findings =
+        vec![Finding::ok("configuration", format!("{}: every key is understood", config.file.display()))];
+    findings.push(state(config));
+    findings.extend(of_the_cloud(config).await);
+    let listed = match cloud {
+        Ok(cloud) => look(config, cloud, dialect).await,
+        Err(error) => Err(error),
+    };
+    match listed {
+        Ok(snapshot) => {
+            findings.extend(groups(&snapshot));
+            findings.extend(node_labels::examine(config, &snapshot, &dialect.gpu_label).await);
+        }
+        // What is already said of the credentials need not be said twice.
+        Err(_) if findings.iter().any(|it| it.grade == Grade::Mend && it.about != "state file") => {
+            findings.push(Finding::mend("groups", "not listed, for what is said above", ""));
+        }
+        Err(error) => findings.push(Finding::mend(
+            "groups",
+            format!("the cloud could not be listed: {error:#}"),
+            "nothing is bought or returned until this works",
+        )),
+    }
+    Report { findings }
+}
+
+fn state(config: &Config) -> Finding {
+    const ABOUT: &str = "state file";
+    let Some(file) = &config.state else {
+        let what = "none: what is on its way and what was refused is forgotten at a restart";
+        return Finding::note(ABOUT, what, "set `state` to a file on a volume");
+    };
+    match file.parent().filter(|folder| !folder.as_os_str().is_empty()).map(std::fs::metadata) {
+        Some(Err(error)) => Finding::mend(
+            ABOUT,
+            format!("{}: its folder cannot be used: {error}", file.display()),
+            "make the folder, or mount a volume there",
+        ),
+        _ => Finding::ok(ABOUT, file.display().to_string()),
+    }
+}
+
+#[cfg(feature = "aws")]
+async fn of_the_cloud(config: &Config) -> Vec<Finding> {
+    match config.cloud.kind {
+        CloudKind::Aws => crate::cloud::aws::doctor::examine(config).await,
+        CloudKind::Sim => embedded(),
+    }
+}
+
+#[cfg(not(feature = "aws"))]
+async fn of_the_cloud(config: &Config) -> Vec<Finding> {
+    match config.cloud.kind {
+        CloudKind::Aws => Vec::new(),
+        CloudKind::Sim => embedded(),
+    }
+}
+
+fn embedded() -> Vec<Finding> {
+    let what = "the embedded one: its machines are accounts only, no node appears";
+    vec![Finding::note("cloud", what, "set cloud.kind: aws for a real one")]
+}
+
+fn groups(snapshot: &Snapshot) -> Vec<Finding> {
+    let count = u32::try_from(snapshot.fleet.groups().len()).unwrap_or(u32::MAX);
+    if count == 0 {
+        let remedy = "tag the groups that are to be scaled, or name other tags in cloud.discovery";
+        return vec![Finding::mend("groups", "none belongs to this provider", remedy)];
+    }
+    let mut findings =
+        vec![Finding::ok("groups", format!("{}; `windlass-provider groups` shows them", plural(count, "group")))];
+    for view in snapshot.fleet.groups() {
+        let about = format!("group {}", view.group.id);
+        let warning = |what: &String| Finding::note(&about, what.clone(), "");
+        findings.extend(view.group.warnings.iter().map(warning));
+        if let Some(shunned) = snapshot.offerings.shunned(&view.group, snapshot.at) {
+            let left = shunned.until.since(snapshot.at).as_secs();
+            findings.push(Finding::note(&about, format!("left alone for {left} s: {}", shunned.why), ""));
+        }
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_tells_what_to_do_and_counts() {
+        let findings = vec![
+            Finding::ok("clock", "exact"),
+            Finding::note("state file", "none", "set `state`"),
+            Finding::mend("permission", "denied", "allow it"),
+        ];
+        let report = Report { findings };
+        assert!(report.is_ill());
+        assert_eq!(
+            report.to_string(),
+            "ok    clock       exact\nnote  state file  none\n                  -> set `state`\n\
+             MEND  permission  denied\n                  -> allow it\n\n1 thing to mend, 1 note\n"
+        );
+        assert!(!Report::default().is_ill());
+    }
+}

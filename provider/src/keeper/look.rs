@@ -1,0 +1,32 @@
+//! What a keeper would publish after one listing, for whoever only wants to look: the same state file, the same reading of
+//! the cloud, and nothing written, bought or ended.
+
+use super::{clock, state};
+use crate::{
+    cloud::Cloud,
+    config::Config,
+    fleet::{Fleet, listing::Reading, template::Dialect},
+    snapshot::Snapshot,
+};
+
+/// Lists the cloud once.
+///
+/// # Errors
+/// A state file that is there and cannot be read; a cloud that cannot be listed, in its own words.
+pub async fn look(config: &Config, cloud: &dyn Cloud, dialect: &Dialect) -> anyhow::Result<Snapshot> {
+    let file = config.state.clone().map(state::File::new);
+    let mut kept = file.as_ref().map(state::File::read).transpose()?.flatten().unwrap_or_default();
+    kept.offerings.backoff = config.offerings;
+    let mut fleet = Fleet::restore(kept.fleet);
+    let begun = clock();
+    let listing = cloud.list().await?;
+    let now = clock();
+    fleet.listed(listing, Reading { begun, now, dialect, overrides: &config.overrides() });
+    Ok(Snapshot {
+        fleet: fleet.into(),
+        bought: kept.bought.into(),
+        offerings: kept.offerings.into(),
+        synced_at: Some(begun),
+        at: now,
+    })
+}
