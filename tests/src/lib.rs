@@ -10,6 +10,7 @@ pub mod moto;
 pub mod nvml;
 pub mod proc;
 pub mod program;
+pub mod prometheus;
 pub mod python;
 pub mod raw;
 pub mod recording;

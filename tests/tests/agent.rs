@@ -13,6 +13,8 @@ mod agent {
     mod notices;
     /// Whole pages and what other programs read from them.
     mod pages;
+    /// A real Prometheus and promtool.
+    mod prometheus;
     /// Programs of others on the same NVML.
     mod readers;
     /// TLS, users, files that change, formats: who gets what over which door.
