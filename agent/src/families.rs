@@ -164,6 +164,8 @@ pub struct Own<'a> {
     pub nvml_absence: Option<&'a str>,
     /// Failed NVML calls: call, cause, count.
     pub nvml_failures: Vec<(&'a str, &'a str, u64)>,
+    /// NVML calls made: call, count, seconds in all.
+    pub nvml_calls: Vec<(&'a str, u64, f64)>,
     /// Ticks since the start.
     pub ticks: u64,
     /// How long the last tick took, seconds.

@@ -13,8 +13,6 @@ pub trait Gpus {
     /// Reads every GPU once. `now` is monotonic time since the program's start; the driver's own clock is never compared with it.
     /// One GPU that fails is a GPU with `up: false`; an error means that the whole session is gone and has to be opened again.
     fn read(&mut self, now: Duration) -> Result<Reading, Absence>;
-    /// The calls that failed so far.
-    fn failures(&self) -> &Failures;
 }
 
 /// Everything the driver said in one pass.
@@ -26,8 +24,31 @@ pub struct Reading {
     pub gpus: Vec<Gpu>,
 }
 
-/// Calls that failed since the agent started, by call and by cause. A call that a device does not support counts once for that device.
-pub type Failures = BTreeMap<(&'static str, &'static str), u64>;
+/// NVML calls since the agent started.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CallLog {
+    /// How often each was made and how long it took in all.
+    pub made: BTreeMap<&'static str, Made>,
+    /// Those that failed, by call and by cause. A call that a device does not support counts once for that device.
+    pub failed: BTreeMap<(&'static str, &'static str), u64>,
+}
+
+/// One kind of call.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Made {
+    /// How often.
+    pub count: u64,
+    /// Time in all.
+    pub time: Duration,
+}
+
+impl CallLog {
+    /// Counts a call.
+    pub fn made(&mut self, call: &'static str, took: Duration) {
+        let made = self.made.entry(call).or_default();
+        (made.count, made.time) = (made.count + 1, made.time + took);
+    }
+}
 
 /// Who a GPU is: what does not change while it stays in the machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -53,6 +74,8 @@ pub struct Gpu {
     pub up: bool,
     /// True when the driver says that this GPU is gone, as opposed to a driver that says nothing.
     pub lost: bool,
+    /// True while a call to this GPU has not come back.
+    pub hangs: bool,
     /// Share of time in which a kernel ran, percent, averaged over the driver's samples since the last reading.
     pub utilization: Option<f64>,
     /// The highest of those samples, percent.

@@ -18,7 +18,7 @@ use crate::exposition::forms::Forms;
 use crate::exposition::{self, Dropped, Page, Sources};
 use crate::families::Own;
 use crate::gpu::thread::{Answer, GpuThread};
-use crate::gpu::{Absence, Failures, Reading};
+use crate::gpu::{Absence, CallLog, Reading};
 use crate::live::Live;
 use crate::notices;
 use crate::pods::poll::{Pods, Shared};
@@ -56,7 +56,7 @@ pub struct Sampler {
     processes: Processes,
     totals: Totals,
     history: History,
-    failures: Failures,
+    calls: CallLog,
     devices: BTreeSet<Arc<str>>,
     state: State,
 }
@@ -101,7 +101,7 @@ impl Sampler {
             processes,
             totals: Totals::default(),
             history: History::default(),
-            failures: Failures::new(),
+            calls: CallLog::default(),
             devices: BTreeSet::new(),
             state: State::default(),
         }
@@ -140,7 +140,7 @@ impl Sampler {
         let Some(mut answer) = self.waiting.take().or_else(|| self.gpus.ask(now)) else { return Err(hangs()) };
         match tokio::time::timeout(limits::READING, &mut answer).await {
             Ok(Ok(answer)) => {
-                self.failures = answer.failures;
+                self.calls = answer.log;
                 answer.reading
             }
             Ok(Err(_gone)) => {
@@ -157,7 +157,7 @@ impl Sampler {
         self.note(reading.as_ref().err());
         let Ok(reading) = reading else { return Snapshot::default() };
         self.state.last_reading = Some(unix);
-        if reading.gpus.is_empty() || reading.gpus.iter().any(|gpu| gpu.up || gpu.lost) {
+        if reading.gpus.is_empty() || reading.gpus.iter().any(|gpu| gpu.up || gpu.lost || gpu.hangs) {
             self.state.reached = Some(now);
         }
         let identities = self.pods.identities.current();
@@ -243,7 +243,13 @@ impl Sampler {
             version: env!("CARGO_PKG_VERSION"),
             driver_version: snapshot.driver_version.as_deref(),
             nvml_absence: self.state.absence.as_ref().map(|absence| absence.cause),
-            nvml_failures: self.failures.iter().map(|(&(call, cause), &count)| (call, cause, count)).collect(),
+            nvml_failures: self.calls.failed.iter().map(|(&(call, cause), &count)| (call, cause, count)).collect(),
+            nvml_calls: self
+                .calls
+                .made
+                .iter()
+                .map(|(&call, made)| (call, made.count, made.time.as_secs_f64()))
+                .collect(),
             ticks: self.state.ticks,
             tick_seconds: self.state.tick_seconds,
             last_reading: self.state.last_reading,

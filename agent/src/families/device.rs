@@ -1,9 +1,9 @@
 //! What each GPU says about itself, in base units.
 //! What nobody owns has its own rows, so that a sum over containers never contains it by accident.
 
-use super::Get::Gpu;
+use super::Get::{Gpu, GpuBy};
 use super::Kind::{Counter, Gauge};
-use super::{Family, GpuRow};
+use super::{By, Family, GpuRow};
 use crate::gpu::Memory;
 
 pub(super) const fn row(
@@ -32,6 +32,22 @@ pub(super) const FAMILIES: &[Family] = &[
     row("gpu_device_up", "0 or 1", "1 while the GPU answers, 0 when it is lost or needs a reset.", |row| {
         Some(f64::from(u8::from(row.gpu.gpu.up)))
     }),
+    Family {
+        name: "gpu_device_down_info",
+        renamed: None,
+        kind: Gauge,
+        unit: "1",
+        help: "Why the GPU is not up: lost (the driver says so), hangs (a call has not come back) or silent; absent while it is.",
+        get: GpuBy {
+            label: "state",
+            get: |row| match &row.gpu.gpu {
+                gpu if gpu.up => By::new(),
+                gpu if gpu.lost => vec![("lost".into(), 1.0)],
+                gpu if gpu.hangs => vec![("hangs".into(), 1.0)],
+                _ => vec![("silent".into(), 1.0)],
+            },
+        },
+    },
     row(
         "gpu_device_last_sample_timestamp_seconds",
         "seconds",

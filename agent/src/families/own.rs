@@ -61,6 +61,14 @@ pub(super) const FAMILIES: &[Family] = &[
             own.nvml_failures.iter().map(sample).collect()
         },
     ),
+    row("windlass_agent_nvml_calls_total", Counter, "calls", "NVML calls made, by call.", |own| {
+        let sample = |&(call, count, _): &(&str, u64, f64)| (vec![("call", call.to_owned())], count as f64);
+        own.nvml_calls.iter().map(sample).collect()
+    }),
+    row("windlass_agent_nvml_call_seconds_total", Counter, "seconds", "Time that NVML calls took, by call.", |own| {
+        let sample = |&(call, _, seconds): &(&str, u64, f64)| (vec![("call", call.to_owned())], seconds);
+        own.nvml_calls.iter().map(sample).collect()
+    }),
     row("windlass_agent_ticks_total", Counter, "ticks", "Passes over the GPUs since the start.", |own| {
         one(own.ticks as f64)
     }),

@@ -1,23 +1,36 @@
-//! The session with NVML: finds and opens the library, keeps handles, reads every GPU in a pass.
+//! The session with NVML: finds and opens the library, keeps the GPUs, reads each of them in a pass within a budget of time.
 //! This file and its folder are the only users of `nvml_wrapper`.
 
 mod calls;
 mod device;
 mod errors;
+mod events;
+mod fields;
+mod gpm;
 mod mig;
+mod processes;
 mod raw;
 mod samples;
+mod slot;
+mod throttle;
+mod utilization;
+mod worker;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
+use nvml_wrapper::Nvml;
 use nvml_wrapper::error::NvmlError;
-use nvml_wrapper::{Device, Nvml};
 
-use self::device::Card;
-use super::{Absence, Failures, Gpu, Gpus, Identity, Reading};
+use self::calls::Log;
+use self::events::Watch;
+pub use self::events::Xids;
+use self::slot::Slot;
+use self::worker::Worker;
+use super::{Absence, CallLog, Gpus, Reading};
+use crate::clock::Clock;
 
 /// Where the library lies: the loader's own path first, then distributions, the GPU operator's driver container, GKE.
 const LIBRARIES: [&str; 9] = [
@@ -32,9 +45,14 @@ const LIBRARIES: [&str; 9] = [
     concat!("/home", "/kubernetes/bin/nvidia/lib64/libnvidia-ml.so.1"),
 ];
 /// Handles are looked up again this often while a GPU is down, or when the number of GPUs changes.
-const ENUMERATE_INTERVAL: Duration = Duration::from_secs(10);
+const LOOK_UP_INTERVAL: Duration = Duration::from_secs(10);
 /// After this many passes in which no GPU answered anything, the session is opened anew.
 const SILENT_PASSES: u32 = 5;
+/// How long a pass over one GPU may take before its thread is left alone with it, and how long all of them together may take.
+const GPU_BUDGET: Duration = Duration::from_secs(1);
+const PASS_BUDGET: Duration = Duration::from_secs(3);
+/// …but so long at least, when GPUs before it have used up the time.
+const GPU_BUDGET_MIN: Duration = Duration::from_millis(50);
 /// More GPUs than any machine has: the bound on a count that the driver gives.
 const GPUS_MAX: u32 = 256;
 
@@ -66,107 +84,162 @@ pub fn open(library: Option<&Path>) -> Result<Nvml, Absence> {
     Err(Absence { cause: errors::cause(&error), message })
 }
 
-/// One session: the cards in the driver's order.
-pub struct Session<'nvml> {
-    nvml: &'nvml Nvml,
+/// What outlives a session.
+#[derive(Debug, Clone, Default)]
+pub struct Memory {
+    log: Log,
+    xids: Xids,
+}
+
+impl Memory {
+    /// The calls so far.
+    #[must_use]
+    pub fn log(&self) -> CallLog {
+        calls::open(&self.log).clone()
+    }
+
+    /// Counts a library that did not open.
+    pub fn not_opened(&self, absence: &Absence) {
+        *calls::open(&self.log).failed.entry(("open", absence.cause)).or_default() += 1;
+    }
+}
+
+/// One session: the GPUs in the driver's order.
+pub struct Session {
+    nvml: Arc<Nvml>,
     driver_version: Option<String>,
-    cards: Vec<Card<'nvml>>,
-    failures: Failures,
-    enumerate_due: Duration,
+    slots: Vec<Slot>,
+    worker: Worker,
+    /// A count of the GPUs that has not come back.
+    counting: Option<Receiver<Result<u32, NvmlError>>>,
+    memory: Memory,
+    watch: Option<Watch>,
+    clock: Clock,
+    look_up_due: Duration,
     silent: u32,
 }
 
-impl<'nvml> Session<'nvml> {
-    /// Takes over the counts of the sessions before.
-    #[must_use]
-    pub fn new(nvml: &'nvml Nvml, failures: Failures) -> Self {
-        let driver_version = nvml.sys_driver_version().ok();
-        Self { nvml, driver_version, cards: Vec::new(), failures, enumerate_due: Duration::ZERO, silent: 0 }
+impl Session {
+    /// Goes on with the counts of the sessions before.
+    pub fn new(nvml: Nvml, memory: Memory) -> std::io::Result<Self> {
+        Ok(Self {
+            driver_version: nvml.sys_driver_version().ok(),
+            nvml: Arc::new(nvml),
+            slots: Vec::new(),
+            worker: Worker::start()?,
+            counting: None,
+            memory,
+            watch: None,
+            clock: Clock::start(),
+            look_up_due: Duration::ZERO,
+            silent: 0,
+        })
     }
 
-    /// The counts, for the session after.
-    #[must_use]
-    pub fn into_failures(self) -> Failures {
-        self.failures
-    }
-
-    /// Looks up handles for GPUs that have none. A GPU keeps its memory of refusals and samples while its uuid stays.
-    fn enumerate(&mut self) -> Result<(), NvmlError> {
-        let count = self.nvml.device_count()?.min(GPUS_MAX);
-        let mut known: BTreeMap<u32, Card<'nvml>> =
-            std::mem::take(&mut self.cards).into_iter().map(|c| (c.identity.index, c)).collect();
-        for index in 0..count {
-            let old = known.remove(&index);
-            let card = match self.nvml.device_by_index(index) {
-                Ok(device) => adopt(old, identity(index, &device), device),
-                Err(error) => {
-                    *self.failures.entry(("device_by_index", errors::cause(&error))).or_default() += 1;
-                    let nameless = || Card::new(Arc::new(Identity { index, ..Identity::default() }), None);
-                    let mut card = old.unwrap_or_else(nameless);
-                    card.device = None;
-                    card
+    /// How many GPUs there are; as many as before while the driver does not say.
+    fn count(&mut self) -> Result<usize, NvmlError> {
+        let known = self.slots.len();
+        let came = match self.counting.take() {
+            Some(late) => late.try_recv().map_err(|_| late),
+            None => {
+                let nvml = Arc::clone(&self.nvml);
+                self.worker.run(GPU_BUDGET, move || nvml.device_count())
+            }
+        };
+        match came {
+            Ok(Ok(count)) => Ok(count.min(GPUS_MAX) as usize),
+            // Without a count there is no session yet; later the GPUs that are known are better than none.
+            Ok(Err(error)) => {
+                if known == 0 {
+                    Err(error)
+                } else {
+                    Ok(known)
                 }
-            };
-            self.cards.push(card);
+            }
+            Err(late) => {
+                self.counting = Some(late);
+                Ok(known)
+            }
+        }
+    }
+
+    /// Looks up handles for GPUs that have none, or for all when their number has changed.
+    fn look_up(&mut self, now: Duration) -> Result<(), NvmlError> {
+        let count = self.count()?;
+        let changed = count != self.slots.len();
+        let down = self.silent > 0 || self.slots.iter().any(Slot::has_no_handle);
+        let due = changed || (down && now >= self.look_up_due);
+        if !due {
+            return Ok(());
+        }
+        self.look_up_due = now + LOOK_UP_INTERVAL;
+        self.slots.truncate(count);
+        let indices = (self.slots.len()..count).filter_map(|index| u32::try_from(index).ok());
+        self.slots.extend(indices.map(Slot::new));
+        for slot in &mut self.slots {
+            let (nvml, log) = (Arc::clone(&self.nvml), Arc::clone(&self.memory.log));
+            slot.work(&mut self.worker, GPU_BUDGET, move |card| (Box::new(card.look_up(&nvml, &log)), None));
         }
         Ok(())
+    }
+
+    /// Waits for the events of the GPUs that there are now.
+    fn watch(&mut self) {
+        let gpus: Vec<_> = self.slots.iter().filter_map(Slot::named_handle).collect();
+        let same = |watch: &Watch| watch.keys.iter().copied().eq(gpus.iter().map(|(handle, _)| handle.key()));
+        if self.watch.as_ref().is_some_and(same) || self.slots.iter().any(Slot::is_away) {
+            return;
+        }
+        self.watch = Watch::start(&self.nvml, gpus, &self.memory.log, &self.memory.xids)
+            .inspect_err(
+                |error| tracing::warn!(%error, "no thread for the driver's events: Xid errors are not counted"),
+            )
+            .ok();
     }
 
     fn absence(&self, error: &NvmlError) -> Absence {
         let message = format!("NVML stopped answering: {error}; {}", errors::remedy(error));
         Absence { cause: errors::cause(error), message }
     }
-}
 
-impl Gpus for Session<'_> {
-    fn read(&mut self, now: Duration) -> Result<Reading, Absence> {
-        let down = self.cards.iter().any(|card| card.device.is_none()) || self.silent > 0;
-        let changed = self.nvml.device_count().is_ok_and(|count| count as usize != self.cards.len());
-        if self.cards.is_empty() || changed || (down && now >= self.enumerate_due) {
-            self.enumerate().map_err(|error| self.absence(&error))?;
-            self.enumerate_due = now + ENUMERATE_INTERVAL;
-        }
-        let mut gpus: Vec<Gpu> = Vec::with_capacity(self.cards.len());
-        for card in &mut self.cards {
-            let (gpu, broken) = card.read(now, &mut self.failures);
-            if let Some(error) = broken {
-                return Err(self.absence(&error));
-            }
-            card.tell(gpu.up);
-            if !gpu.up && now >= self.enumerate_due {
-                card.device = None; // a handle from before a reset stays dead: ask for a new one
+    /// Reads every GPU in turn.
+    fn pass(&mut self, now: Duration) -> Result<Vec<super::Gpu>, NvmlError> {
+        let start = self.clock.now();
+        let mut gpus = Vec::with_capacity(self.slots.len());
+        for slot in &mut self.slots {
+            let left = PASS_BUDGET.saturating_sub(self.clock.now().saturating_sub(start));
+            let (log, clock) = (Arc::clone(&self.memory.log), self.clock);
+            let pass = slot.work(&mut self.worker, left.clamp(GPU_BUDGET_MIN, GPU_BUDGET), move |mut card| {
+                let pass = card.read(now, &log, &|| clock.now());
+                (card, Some(pass))
+            });
+            let mut gpu = match pass {
+                Some((gpu, None)) => gpu,
+                Some((_, Some(error))) => return Err(error),
+                None => slot.hangs(),
+            };
+            gpu.xids = self.memory.xids.of(&gpu.identity.uuid);
+            slot.tell(&gpu);
+            if !gpu.up && now >= self.look_up_due {
+                slot.drop_handle(); // a handle from before a reset stays dead: ask for a new one
             }
             gpus.push(gpu);
         }
-        let silent = !gpus.is_empty() && gpus.iter().all(|gpu| !gpu.up && !gpu.lost);
+        Ok(gpus)
+    }
+}
+
+impl Gpus for Session {
+    fn read(&mut self, now: Duration) -> Result<Reading, Absence> {
+        self.slots.iter_mut().for_each(Slot::come_home);
+        self.look_up(now).map_err(|error| self.absence(&error))?;
+        self.watch();
+        let gpus = self.pass(now).map_err(|error| self.absence(&error))?;
+        let silent = !gpus.is_empty() && gpus.iter().all(|gpu| !gpu.up && !gpu.lost && !gpu.hangs);
         self.silent = if silent { self.silent + 1 } else { 0 };
         if self.silent >= SILENT_PASSES {
             return Err(self.absence(&NvmlError::Unknown));
         }
         Ok(Reading { driver_version: self.driver_version.clone(), gpus })
-    }
-
-    fn failures(&self) -> &Failures {
-        &self.failures
-    }
-}
-
-fn adopt<'nvml>(old: Option<Card<'nvml>>, identity: Identity, device: Device<'nvml>) -> Card<'nvml> {
-    match old {
-        Some(mut card) if card.identity.uuid == identity.uuid => {
-            card.device = Some(device);
-            card
-        }
-        _ => Card::new(Arc::new(identity), Some(device)),
-    }
-}
-
-fn identity(index: u32, device: &Device<'_>) -> Identity {
-    Identity {
-        index,
-        uuid: device.uuid().unwrap_or_default().into(),
-        model: device.name().ok().map(Into::into),
-        minor: device.minor_number().ok(),
-        pci_bus_id: device.pci_info().ok().map(|pci| pci.bus_id.into()),
     }
 }

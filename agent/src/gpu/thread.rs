@@ -1,5 +1,5 @@
 //! The one OS thread that owns the driver: it answers requests for readings, and opens a lost session again with growing pauses.
-//! A driver that hangs holds this thread and nothing else; whoever asked sees its deadline pass.
+//! Calls to one GPU are made by a thread behind this one (`nvml/worker.rs`); a library that hangs while it opens holds this thread and nothing else.
 
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::{Absence, Failures, Gpus, Reading, nvml};
+use super::{Absence, CallLog, Gpus, Reading, nvml};
 
 /// First pause after a session could not be opened; doubled up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_secs(1);
@@ -19,8 +19,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 pub struct Answer {
     /// The reading, or why there is none.
     pub reading: Result<Reading, Absence>,
-    /// Calls that failed since the thread started.
-    pub failures: Failures,
+    /// Calls since the thread started.
+    pub log: CallLog,
 }
 
 struct Request {
@@ -61,42 +61,49 @@ impl GpuThread {
 }
 
 fn serve(library: Option<PathBuf>, inbox: &Receiver<Request>) {
-    let mut failures = Failures::new();
+    let memory = nvml::Memory::default();
     let mut pause = PAUSE_MIN;
     let mut not_before = Duration::ZERO;
     let mut absence = Absence { cause: "starting", message: "NVML has not been opened yet".into() };
     while let Ok(request) = inbox.recv() {
         if request.now < not_before {
-            answer(request, Err(absence.clone()), &failures);
+            answer(request, Err(absence.clone()), &memory);
             continue;
         }
-        match nvml::open(library.as_deref()) {
-            Ok(library) => {
+        let opened = nvml::open(library.as_deref()).and_then(|library| {
+            let no_thread =
+                |error| Absence { cause: "no_thread", message: format!("no thread for NVML calls: {error}") };
+            nvml::Session::new(library, memory.clone()).map_err(no_thread)
+        });
+        match opened {
+            Ok(mut session) => {
                 pause = PAUSE_MIN;
-                let mut session = nvml::Session::new(&library, std::mem::take(&mut failures));
-                let Some((ended, at)) = attend(&mut session, request, inbox) else { return };
-                failures = session.into_failures();
+                let Some((ended, at)) = attend(&mut session, request, (inbox, &memory)) else { return };
                 (absence, not_before) = (ended, at + PAUSE_MIN);
             }
             Err(refused) => {
                 absence = refused;
-                *failures.entry(("open", absence.cause)).or_default() += 1;
+                memory.not_opened(&absence);
                 not_before = request.now + pause;
                 pause = (pause * 2).min(PAUSE_MAX);
-                answer(request, Err(absence.clone()), &failures);
+                answer(request, Err(absence.clone()), &memory);
             }
         }
     }
 }
 
 /// Answers requests from one session until it breaks; returns why and when, or nothing when nobody can ask any more.
-fn attend(gpus: &mut dyn Gpus, first: Request, inbox: &Receiver<Request>) -> Option<(Absence, Duration)> {
+fn attend(
+    gpus: &mut dyn Gpus,
+    first: Request,
+    (inbox, memory): (&Receiver<Request>, &nvml::Memory),
+) -> Option<(Absence, Duration)> {
     let mut request = first;
     loop {
         let now = request.now;
         let reading = gpus.read(now);
         let broken = reading.as_ref().err().cloned();
-        answer(request, reading, gpus.failures());
+        answer(request, reading, memory);
         if let Some(absence) = broken {
             return Some((absence, now));
         }
@@ -104,7 +111,7 @@ fn attend(gpus: &mut dyn Gpus, first: Request, inbox: &Receiver<Request>) -> Opt
     }
 }
 
-fn answer(request: Request, reading: Result<Reading, Absence>, failures: &Failures) {
+fn answer(request: Request, reading: Result<Reading, Absence>, memory: &nvml::Memory) {
     // Whoever asked may have given up at its deadline: then nobody needs the answer.
-    let _asker_gone = request.reply.send(Answer { reading, failures: failures.clone() });
+    let _asker_gone = request.reply.send(Answer { reading, log: memory.log() });
 }

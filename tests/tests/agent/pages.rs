@@ -52,13 +52,17 @@ fn settled(page: &Page) -> bool {
         && is("left", 30.0)
         && is("right", 20.0)
         && page.value("windlass_agent_pods_age_seconds", &[]).is_some()
+        && page.select("gpu_mig_sm_active_ratio", &[]).len() == 1
 }
 
 /// Lines whose value is time or a count of what happened so far: the name and labels stay, the value is left out.
 fn without_time(text: &str) -> String {
     let moves = |line: &str| {
         let name = line.split(['{', ' ']).next().unwrap_or_default();
-        let grows = name.ends_with("_total") && !name.contains("DCGM") && !name.contains("device_energy");
+        let grows = name.ends_with("_total")
+            && !name.contains("DCGM")
+            && !name.contains("device_energy")
+            && !name.contains("ecc");
         grows
             || name.contains("timestamp")
             || name.contains("age_seconds")

@@ -1,81 +1,106 @@
 //! One GPU with its cached handle: what is asked of it in a pass, and what is remembered between passes.
-//! Costly calls (the graphics list, the MIG list) run at their own slower pace.
+//! It owns all that it needs, so that it can go to the thread that makes the calls and stay there while one hangs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nvml_wrapper::Device;
-use nvml_wrapper::enum_wrappers::device::{Clock, Sampling, TemperatureSensor};
-use nvml_wrapper::enums::device::{SampleValue, UsedGpuMemory};
+use nvml_wrapper::Nvml;
+use nvml_wrapper::enum_wrappers::device::{Clock, TemperatureSensor};
 use nvml_wrapper::error::NvmlError;
-use nvml_wrapper::struct_wrappers::device::ProcessInfo;
 
-use super::calls::{Calls, Outcome, Refused};
-use super::samples::{mean_since, percent, processes_since};
-use super::{mig, raw};
-use crate::gpu::{Failures, Gpu, Identity, Memory, Process, ProcessUtilization};
+use super::calls::{Calls, Log, Paced, Refused, open};
+use super::errors::{Meaning, cause, meaning};
+use super::fields::{Batch, LASTING, MOVING, Values, fabric_state};
+use super::gpm::Gpms;
+use super::mig::{self, Slice};
+use super::processes::Processes;
+use super::raw::Handle;
+use super::throttle::Throttle;
+use super::utilization::Utilization;
+use crate::gpu::{Gpu, Health, Identity, Memory, MigInstance};
 
-/// How often the slow questions are asked: MIG layout, graphics processes (4.5 ms a call were seen).
-const SLOW_INTERVAL: Duration = Duration::from_secs(5);
-/// For how many passes the last measured split of a busy GPU stands while the driver has no newer process samples:
-/// its own period may be as long as ours, and a busy process must not flicker to 0.
-const HOLD_PASSES: u32 = 2;
+/// How often the MIG layout is looked up: no event tells that it changed.
+const LAYOUT_INTERVAL: Duration = Duration::from_secs(5);
+/// How often wear and limits are read: they change once in a while.
+const LASTING_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A GPU and what is known of it.
-pub(super) struct Card<'nvml> {
+pub(super) struct Card {
     pub(super) identity: Arc<Identity>,
     /// Absent while the driver gives no handle for it.
-    pub(super) device: Option<Device<'nvml>>,
-    pub(super) refused: Refused,
-    last_seen: LastSeen,
-    held: Vec<ProcessUtilization>,
-    held_for: u32,
-    graphics: Vec<Process>,
-    slices: Option<Vec<mig::Slice<'nvml>>>,
-    slow_due: Duration,
-    was_up: bool,
+    pub(super) handle: Option<Handle>,
+    /// Whether the driver said that the GPU is gone when it was last asked for a handle.
+    gone: bool,
+    refused: Refused,
+    utilization: Utilization,
+    processes: Processes,
+    throttle: Throttle,
+    moving: Batch,
+    lasting: Batch,
+    gpms: Gpms,
+    /// The MIG instances; absent while MIG is off.
+    slices: Option<Vec<Slice>>,
+    layout_due: Duration,
+    power_limit: Paced<f64>,
+    wear: Paced<Values>,
+    fabric: Paced<&'static str>,
 }
 
-/// Newest sample taken so far, per buffer, in the driver's own clock.
-#[derive(Default)]
-struct LastSeen {
-    gpu: u64,
-    memory: u64,
-    process: u64,
-}
-
-/// How a pass ended for the session.
+/// The error that ended the session, if one did.
 pub(super) type Broken = Option<NvmlError>;
 
-impl<'nvml> Card<'nvml> {
-    pub(super) fn new(identity: Arc<Identity>, device: Option<Device<'nvml>>) -> Self {
+impl Card {
+    pub(super) fn new(identity: Arc<Identity>) -> Self {
         Self {
             identity,
-            device,
+            handle: None,
+            gone: false,
             refused: Refused::new(),
-            last_seen: LastSeen::default(),
-            held: Vec::new(),
-            held_for: 0,
-            graphics: Vec::new(),
+            utilization: Utilization::default(),
+            processes: Processes::default(),
+            throttle: Throttle::default(),
+            moving: Batch::new("field_values", MOVING),
+            lasting: Batch::new("lasting_field_values", LASTING),
+            gpms: Gpms::default(),
             slices: None,
-            slow_due: Duration::ZERO,
-            was_up: true,
+            layout_due: Duration::ZERO,
+            power_limit: Paced::default(),
+            wear: Paced::default(),
+            fabric: Paced::default(),
+        }
+    }
+
+    /// Asks for the handle anew. A GPU keeps its memory of refusals and samples while its uuid stays; another in its place starts afresh.
+    pub(super) fn look_up(self, nvml: &Arc<Nvml>, log: &Log) -> Self {
+        let index = self.identity.index;
+        match Handle::by_index(nvml, index) {
+            Ok(handle) => {
+                let identity = identity(index, &handle);
+                let mut card = if self.identity.uuid == identity.uuid { self } else { Self::new(Arc::new(identity)) };
+                (card.handle, card.gone) = (Some(handle), false);
+                card
+            }
+            Err(error) => {
+                *open(log).failed.entry(("device_by_index", cause(&error))).or_default() += 1;
+                Self { handle: None, gone: meaning(&error) == Meaning::Lost, ..self }
+            }
         }
     }
 
     /// One pass over the GPU.
-    pub(super) fn read(&mut self, now: Duration, failures: &mut Failures) -> (Gpu, Broken) {
-        // The driver gives no handle for a GPU that is gone.
-        let Some(device) = self.device.take() else { return (self.down(true), None) };
+    pub(super) fn read(&mut self, now: Duration, log: &Log, clock: &dyn Fn() -> Duration) -> (Gpu, Broken) {
+        let Some(handle) = self.handle.clone() else { return (self.down(self.gone), None) };
         let mut refused = std::mem::take(&mut self.refused);
         let had_mig = self.slices.is_some();
-        let mut calls = Calls::new(failures, &mut refused);
-        let gpu = self.pass(&device, now, &mut calls);
+        let mut calls = Calls::new(log, &mut refused, clock, (self.identity.index, now));
+        let gpu = self.pass(&handle, &mut calls);
         let (answered, lost, broken) = (calls.answered, calls.lost, calls.session.take());
-        self.device = Some(device);
         if had_mig == self.slices.is_some() {
             self.refused = refused;
+        } else {
+            self.moving.forget();
+            self.lasting.forget();
         }
         (if answered && !lost { gpu } else { self.down(lost) }, broken)
     }
@@ -84,179 +109,106 @@ impl<'nvml> Card<'nvml> {
         Gpu { identity: Arc::clone(&self.identity), lost, ..Gpu::default() }
     }
 
-    /// Logs that the GPU went or came back, once per change.
-    pub(super) fn tell(&mut self, up: bool) {
-        let Identity { index, uuid, .. } = &*self.identity;
-        match (self.was_up, up) {
-            (true, false) => {
-                tracing::warn!(index, %uuid, "the GPU does not answer; look at dmesg for Xid errors, reset it or reboot the node")
-            }
-            (false, true) => tracing::info!(index, %uuid, "the GPU answers again"),
-            _ => {}
+    fn pass(&mut self, gpu: &Handle, calls: &mut Calls<'_>) -> Gpu {
+        let device = gpu.device();
+        let memory = calls.ask("memory_info", || memory(gpu));
+        if calls.now >= self.layout_due {
+            self.layout_due = calls.now + LAYOUT_INTERVAL;
+            self.slices = mig::enumerate(gpu, calls);
         }
-        self.was_up = up;
-    }
-
-    fn pass(&mut self, device: &Device<'nvml>, now: Duration, calls: &mut Calls<'_>) -> Gpu {
-        let memory = calls.ask("memory_info", || memory(device));
-        let slow = now >= self.slow_due;
-        if slow {
-            self.slow_due = now + SLOW_INTERVAL;
-            self.slices = mig::enumerate(device, calls);
-        }
-        let (utilization, memory_copy_utilization) = self.utilization(device, calls);
+        let used = self.utilization.read(gpu, self.slices.is_none(), calls);
         let milliwatts = |value: u32| f64::from(value) / 1e3;
         let megahertz = |value: u32| f64::from(value) * 1e6;
-        Gpu {
+        let moving = self.moving.read(gpu, calls);
+        let reasons =
+            calls.ask("clocks_event_reasons", || device.current_throttle_reasons()).map(|reasons| reasons.bits());
+        let limit = |calls: &mut Calls<'_>| calls.ask("enforced_power_limit", || device.enforced_power_limit());
+        let mut read = Gpu {
             identity: Arc::clone(&self.identity),
             up: true,
-            lost: false,
-            utilization,
-            memory_copy_utilization,
+            utilization: used.gpu.map(|measured| measured.mean),
+            utilization_max: used.gpu.map(|measured| measured.max),
+            busy_seconds: used.busy_seconds,
+            memory_copy_utilization: used.memory,
+            encoder_utilization: used.encoder,
+            decoder_utilization: used.decoder,
             memory,
             power_watts: calls.ask("power_usage", || device.power_usage()).map(milliwatts),
-            power_limit_watts: calls.ask("enforced_power_limit", || device.enforced_power_limit()).map(milliwatts),
+            power_average_watts: moving.watts("power_average"),
+            power_instant_watts: moving.watts("power_instant"),
+            power_limit_watts: calls
+                .paced(&mut self.power_limit, LASTING_INTERVAL, |calls| limit(calls).map(milliwatts)),
             energy_joules: calls.ask("total_energy_consumption", || device.total_energy_consumption()).map(joules),
             temperature_celsius: calls.ask("temperature", || device.temperature(TemperatureSensor::Gpu)).map(f64::from),
+            memory_temperature_celsius: moving.get("memory_temperature"),
             sm_clock_hertz: calls.ask("sm_clock", || device.clock_info(Clock::SM)).map(megahertz),
             memory_clock_hertz: calls.ask("memory_clock", || device.clock_info(Clock::Memory)).map(megahertz),
-            processes: self.processes(device, slow, calls),
-            process_utilization: self.process_utilization(device, utilization, calls),
-            mig: self.instances(device, calls),
+            video_clock_hertz: calls.ask("video_clock", || device.clock_info(Clock::Video)).map(megahertz),
+            throttled: self.throttle.read(calls.now, reasons, &moving),
+            processes: self.processes.list(gpu, self.slices.as_deref(), calls),
             ..Gpu::default()
-        }
-    }
-
-    /// The mean over the driver's samples since the last pass; one instantaneous reading where there are no samples.
-    fn utilization(&mut self, device: &Device<'_>, calls: &mut Calls<'_>) -> (Option<f64>, Option<f64>) {
-        if self.slices.is_some() {
-            return (None, None); // with MIG on, the driver has no figure for the whole GPU
-        }
-        let mut mean = |name, kind, last_seen: &mut u64| {
-            let samples = calls.ask(name, || device.samples(kind, *last_seen))?;
-            mean_since(last_seen, samples.iter().map(|sample| (sample.timestamp, number(&sample.value))))
         };
-        let gpu = mean("utilization_samples", Sampling::GpuUtilization, &mut self.last_seen.gpu);
-        let memory = mean("memory_samples", Sampling::MemoryUtilization, &mut self.last_seen.memory);
-        if gpu.is_some() && memory.is_some() {
-            return (gpu, memory);
+        if self.slices.is_none() {
+            read.process_utilization = self.processes.utilization(gpu, read.utilization, calls);
+            read.gpm = self.gpms.whole(gpu, calls);
         }
-        let rates = calls.ask("utilization_rates", || device.utilization_rates());
-        let gpu = gpu.or_else(|| percent(f64::from(rates.as_ref()?.gpu)));
-        (gpu, memory.or_else(|| percent(f64::from(rates.as_ref()?.memory))))
+        read.mig = self.instances(gpu, calls);
+        let wear = self.wear(gpu, calls);
+        read.traffic = moving.traffic(&wear);
+        read.health = self.health(gpu, &wear, calls);
+        read
     }
 
-    fn process_utilization(
-        &mut self,
-        device: &Device<'_>,
-        utilization: Option<f64>,
-        calls: &mut Calls<'_>,
-    ) -> Option<Vec<ProcessUtilization>> {
-        if self.slices.is_some() {
-            return None; // not offered with MIG on
-        }
-        let last_seen = self.last_seen.process;
-        let fresh = match calls.make("process_utilization", || device.process_utilization_stats(last_seen)) {
-            Outcome::Value(samples) => {
-                let samples: Vec<_> = samples.iter().map(|s| (s.pid, s.timestamp, f64::from(s.sm_util))).collect();
-                processes_since(&mut self.last_seen.process, &samples)
+    fn wear(&mut self, gpu: &Handle, calls: &mut Calls<'_>) -> Values {
+        let lasting = &mut self.lasting;
+        calls.paced(&mut self.wear, LASTING_INTERVAL, |calls| Some(lasting.read(gpu, calls))).unwrap_or_default()
+    }
+
+    fn health(&mut self, gpu: &Handle, wear: &Values, calls: &mut Calls<'_>) -> Health {
+        let ask = |calls: &mut Calls<'_>| calls.ask("gpu_fabric_info", || gpu.fabric()).and_then(fabric_state);
+        wear.health(calls.paced(&mut self.fabric, LASTING_INTERVAL, ask))
+    }
+
+    fn instances(&mut self, gpu: &Handle, calls: &mut Calls<'_>) -> Option<Vec<MigInstance>> {
+        let mut instances = match mig::read(self.slices.as_ref()?, calls) {
+            Ok(instances) => instances,
+            Err(mig::Gone) => {
+                self.slices = mig::enumerate(gpu, calls);
+                mig::read(self.slices.as_ref()?, calls).ok()?
             }
-            Outcome::Nothing => Vec::new(),
-            Outcome::Failed => return None,
         };
-        let busy = utilization.is_none_or(|percent| percent > 0.0);
-        if fresh.is_empty() && busy && self.held_for < HOLD_PASSES {
-            self.held_for += 1;
-            return Some(self.held.clone());
+        let gpms: BTreeMap<u32, _> = self.gpms.instances(gpu, self.slices.as_ref()?, calls);
+        for instance in &mut instances {
+            instance.gpm = instance.gpu_instance.and_then(|id| gpms.get(&id).copied().flatten());
         }
-        self.held_for = 0;
-        self.held.clone_from(&fresh);
-        Some(fresh)
-    }
-
-    fn processes(&mut self, device: &Device<'_>, slow: bool, calls: &mut Calls<'_>) -> Option<Vec<Process>> {
-        let compute = match &self.slices {
-            Some(slices) => calls
-                .ask("compute_processes", || device.running_compute_processes())
-                .map(|found| found.iter().map(process).collect())
-                .or_else(|| mig::processes(slices, calls)),
-            None => calls
-                .ask("compute_processes", || device.running_compute_processes())
-                .map(|found| found.iter().map(process).collect()),
-        };
-        let mps = calls.ask("mps_processes", || device.mps_running_compute_processes()).unwrap_or_default();
-        if slow {
-            let graphics = calls.ask("graphics_processes", || device.running_graphics_processes()).unwrap_or_default();
-            self.graphics = graphics.iter().map(process).collect();
-        }
-        compute.map(|compute: Vec<Process>| {
-            merge(compute.into_iter().chain(mps.iter().map(process)).chain(self.graphics.iter().copied()))
-        })
-    }
-
-    fn instances(&mut self, device: &Device<'nvml>, calls: &mut Calls<'_>) -> Option<Vec<crate::gpu::MigInstance>> {
-        if let Ok(instances) = mig::read(self.slices.as_ref()?, calls) {
-            return Some(instances);
-        }
-        self.slices = mig::enumerate(device, calls);
-        mig::read(self.slices.as_ref()?, calls).ok()
+        Some(instances)
     }
 }
 
-/// A process that is in several lists is one process, with the largest memory that a list gives it.
-fn merge(all: impl Iterator<Item = Process>) -> Vec<Process> {
-    let mut by_pid: BTreeMap<(u32, Option<u32>, Option<u32>), Process> = BTreeMap::new();
-    for process in all.filter(|process| process.pid != 0) {
-        let known = by_pid.entry((process.pid, process.gpu_instance, process.compute_instance)).or_insert(process);
-        known.memory = known.memory.max(process.memory);
+fn identity(index: u32, handle: &Handle) -> Identity {
+    let device = handle.device();
+    Identity {
+        index,
+        uuid: device.uuid().unwrap_or_default().into(),
+        model: device.name().ok().map(Into::into),
+        minor: device.minor_number().ok(),
+        pci_bus_id: device.pci_info().ok().map(|pci| pci.bus_id.into()),
     }
-    by_pid.into_values().collect()
-}
-
-pub(super) fn process(info: &ProcessInfo) -> Process {
-    let memory = match info.used_gpu_memory {
-        UsedGpuMemory::Used(bytes) => Some(bytes),
-        UsedGpuMemory::Unavailable => None,
-    };
-    let (gpu_instance, compute_instance) = (info.gpu_instance_id, info.compute_instance_id);
-    Process { pid: info.pid, memory, gpu_instance, compute_instance, mps: false }
 }
 
 /// Headers disagree on whether `used` includes what is reserved, so it is derived.
-pub(super) fn memory(device: &Device<'_>) -> Result<Memory, NvmlError> {
-    match device.memory_info() {
+pub(super) fn memory(handle: &Handle) -> Result<Memory, NvmlError> {
+    match handle.device().memory_info() {
         Ok(info) => {
             let used = info.total.saturating_sub(info.free).saturating_sub(info.reserved);
             Ok(Memory { total: info.total, used, free: info.free, reserved: info.reserved })
         }
-        Err(NvmlError::FailedToLoadSymbol(_)) => raw::memory_v1(device),
+        Err(NvmlError::FailedToLoadSymbol(_)) => handle.memory_v1(),
         Err(error) => Err(error),
-    }
-}
-
-fn number(value: &SampleValue) -> f64 {
-    match *value {
-        SampleValue::F64(value) => value,
-        SampleValue::U32(value) => f64::from(value),
-        SampleValue::U64(value) => u32::try_from(value).map_or(f64::INFINITY, f64::from),
-        SampleValue::I64(value) => i32::try_from(value).map_or(f64::INFINITY, f64::from),
     }
 }
 
 /// Joules out of the driver's millijoules, exact to 2^53 mJ (285 years at 1 kW).
 fn joules(millijoules: u64) -> f64 {
     millijoules as f64 / 1e3
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_process_in_two_lists_counts_once() {
-        let process = |pid, memory| Process { pid, memory, ..Process::default() };
-        let merged =
-            merge([process(7, Some(10)), process(8, None), process(7, Some(12)), process(0, Some(1))].into_iter());
-        assert_eq!(merged, [process(7, Some(12)), process(8, None)]);
-    }
 }

@@ -8,13 +8,13 @@ use nvml_wrapper::error::NvmlError;
 
 use super::calls::{Calls, Outcome};
 use super::device::memory;
-use super::raw;
+use super::raw::Handle;
 use crate::gpu::{MigInstance, Process};
 
 /// One instance with its live handle.
-pub(super) struct Slice<'nvml> {
-    device: Device<'nvml>,
-    identity: MigInstance,
+pub(super) struct Slice {
+    pub(super) handle: Handle,
+    pub(super) identity: MigInstance,
 }
 
 /// NVML's `NVML_DEVICE_MIG_ENABLE`.
@@ -23,7 +23,8 @@ const ENABLED: u32 = 1;
 const INSTANCES_MAX: u32 = 64;
 
 /// The instances now, or `None` when MIG is off.
-pub(super) fn enumerate<'nvml>(device: &Device<'nvml>, calls: &mut Calls<'_>) -> Option<Vec<Slice<'nvml>>> {
+pub(super) fn enumerate(gpu: &Handle, calls: &mut Calls<'_>) -> Option<Vec<Slice>> {
+    let device = gpu.device();
     let mode = calls.ask("mig_mode", || device.mig_mode())?;
     if mode.current != ENABLED {
         return None;
@@ -31,29 +32,32 @@ pub(super) fn enumerate<'nvml>(device: &Device<'nvml>, calls: &mut Calls<'_>) ->
     let count = calls.ask("mig_device_count", || device.mig_device_count()).unwrap_or(0).min(INSTANCES_MAX);
     let found = (0..count).filter_map(|index| {
         // An index without an instance answers NOT_FOUND: a hole, not an error.
-        let slice = calls.ask("mig_device_by_index", || device.mig_device_by_index(index))?;
+        let handle = calls.ask("mig_device_by_index", || gpu.mig(index))?;
+        let slice = handle.device();
         let uuid = calls.ask("mig_uuid", || slice.uuid())?;
         let name = calls.ask("mig_name", || slice.name());
+        let gpu_instance = calls.ask("gpu_instance_id", || handle.gpu_instance());
         let identity = MigInstance {
             uuid: uuid.into(),
-            gpu_instance: calls.ask("gpu_instance_id", || raw::gpu_instance(&slice)),
-            compute_instance: calls.ask("compute_instance_id", || raw::compute_instance(&slice)),
+            gpu_instance,
+            placement: gpu_instance.and_then(|id| calls.ask("gpu_instance_info", || gpu.placement(id))),
+            compute_instance: calls.ask("compute_instance_id", || handle.compute_instance()),
             profile: profile(name.as_deref(), || attributes(&slice, calls)),
             ..MigInstance::default()
         };
-        Some(Slice { device: slice, identity })
+        Some(Slice { handle, identity })
     });
     Some(found.collect())
 }
 
 /// Reads the memory of every instance. `Err` when a handle is dead and the list must be made anew.
-pub(super) fn read(slices: &[Slice<'_>], calls: &mut Calls<'_>) -> Result<Vec<MigInstance>, Gone> {
+pub(super) fn read(slices: &[Slice], calls: &mut Calls<'_>) -> Result<Vec<MigInstance>, Gone> {
     let mut instances = Vec::with_capacity(slices.len());
     for slice in slices {
         let mut instance = slice.identity.clone();
         let mut gone = false;
         let outcome = calls.make("mig_memory_info", || {
-            memory(&slice.device)
+            memory(&slice.handle)
                 .inspect_err(|error| gone = matches!(error, NvmlError::InvalidArg | NvmlError::NotFound))
         });
         if gone || matches!(outcome, Outcome::Nothing) {
@@ -70,14 +74,14 @@ pub(super) fn read(slices: &[Slice<'_>], calls: &mut Calls<'_>) -> Result<Vec<Mi
 pub(super) struct Gone;
 
 /// The processes of each instance: the way that stays open when the list over the whole GPU is refused for want of privilege.
-pub(super) fn processes(slices: &[Slice<'_>], calls: &mut Calls<'_>) -> Option<Vec<Process>> {
+pub(super) fn processes(slices: &[Slice], calls: &mut Calls<'_>) -> Option<Vec<Process>> {
     let mut all = Vec::new();
     for slice in slices {
-        let found = calls.ask("mig_compute_processes", || slice.device.running_compute_processes())?;
-        all.extend(found.iter().map(|process| Process {
+        let found = calls.ask("mig_compute_processes", || slice.handle.compute_processes())?;
+        all.extend(found.into_iter().map(|process| Process {
             gpu_instance: slice.identity.gpu_instance,
             compute_instance: slice.identity.compute_instance,
-            ..super::device::process(process)
+            ..process
         }));
     }
     Some(all)

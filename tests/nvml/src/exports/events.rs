@@ -14,7 +14,7 @@ const XID: c_ulonglong = 8;
 const MARK: usize = 0x4576_0000_0000;
 
 /// A waiting program looks again after this long.
-const POLL: Duration = Duration::from_millis(20);
+const POLL: Duration = Duration::from_millis(100);
 
 /// The event sets by number.
 #[derive(Default)]

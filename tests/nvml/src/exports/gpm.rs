@@ -49,7 +49,7 @@ fn metric(session: &Session, id: c_uint, from: Sample, to: Sample) -> Result<f64
         Some(instance) => session.timeline.mean_instance(to.gpu, instance, from.at_us, to.at_us),
         None => session.timeline.mean_gpu(to.gpu, from.at_us, to.at_us),
     };
-    match id {
+    let value = match id {
         1 | 2 => Ok(sm),
         // Occupancy, tensor pipe, memory bandwidth, FP32, FP16: fixed parts of the SM time.
         3 => Ok(sm * 0.5),
@@ -61,7 +61,9 @@ fn metric(session: &Session, id: c_uint, from: Sample, to: Sample) -> Result<f64
         20 | 21 => Ok(sm * 2.0),
         60 | 61 => Ok(sm * 20.0),
         _ => Err(NOT_SUPPORTED),
-    }
+    };
+    // Means of a constant load are that load, whatever the moments of the samples.
+    value.map(|value| (value * 1e6).round() / 1e6)
 }
 
 system_calls! {

@@ -1,0 +1,97 @@
+//! Who is on a GPU and how much of it each process used: the driver's lists, merged, and its samples, averaged.
+//! The graphics list is the costliest call there is (4.5 ms were seen) and is asked rarely.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::calls::{Calls, Outcome, Paced};
+use super::mig::{self, Slice};
+use super::raw::Handle;
+use super::samples::{Seen, processes_since};
+use crate::gpu::{Process, ProcessUtilization};
+
+/// How often the graphics list is asked for.
+const GRAPHICS_INTERVAL: Duration = Duration::from_secs(5);
+/// For how many passes the last measured split of a busy GPU stands while the driver has no newer process samples:
+/// its own period may be as long as ours, and a busy process must not flicker to 0.
+const HOLD_PASSES: u32 = 2;
+
+/// What is remembered between passes.
+#[derive(Debug, Default)]
+pub(super) struct Processes {
+    seen: Seen,
+    held: Vec<ProcessUtilization>,
+    held_for: u32,
+    graphics: Paced<Vec<Process>>,
+}
+
+impl Processes {
+    /// Everyone with a context; absent when the lists cannot be read.
+    pub(super) fn list(
+        &mut self,
+        gpu: &Handle,
+        slices: Option<&[Slice]>,
+        calls: &mut Calls<'_>,
+    ) -> Option<Vec<Process>> {
+        let compute = calls.ask("compute_processes", || gpu.compute_processes());
+        let compute = compute.or_else(|| mig::processes(slices?, calls));
+        let mps = calls.ask("mps_processes", || gpu.mps_processes()).unwrap_or_default();
+        let ask = |calls: &mut Calls<'_>| calls.ask("graphics_processes", || gpu.graphics_processes());
+        let graphics = calls.paced(&mut self.graphics, GRAPHICS_INTERVAL, ask).unwrap_or_default();
+        let mps = mps.into_iter().map(|process| Process { mps: true, ..process });
+        compute.map(|compute| merge(compute.into_iter().chain(mps).chain(graphics)))
+    }
+
+    /// What each process used since the last pass; absent when the driver does not tell. `busy` is the GPU's own figure.
+    pub(super) fn utilization(
+        &mut self,
+        gpu: &Handle,
+        busy: Option<f64>,
+        calls: &mut Calls<'_>,
+    ) -> Option<Vec<ProcessUtilization>> {
+        let newest = self.seen.newest;
+        let fresh = match calls.make("process_utilization", || gpu.process_samples(newest)) {
+            Outcome::Value(samples) => processes_since(&mut self.seen, &samples),
+            Outcome::Nothing => Vec::new(),
+            Outcome::Failed => return None,
+        };
+        let busy = busy.is_none_or(|percent| percent > 0.0);
+        if self.seen.is_suspicious(!fresh.is_empty(), busy) {
+            let whole = calls.ask("process_utilization", || gpu.process_samples(0)).unwrap_or_default();
+            self.seen.rewind(whole.iter().map(|(_, timestamp, _)| *timestamp));
+        }
+        if fresh.is_empty() && busy && self.held_for < HOLD_PASSES {
+            self.held_for += 1;
+            return Some(self.held.clone());
+        }
+        self.held_for = 0;
+        self.held.clone_from(&fresh);
+        Some(fresh)
+    }
+}
+
+/// A process that is in several lists is one process, with the largest memory that a list gives it.
+fn merge(all: impl Iterator<Item = Process>) -> Vec<Process> {
+    let mut by_pid: BTreeMap<(u32, Option<u32>, Option<u32>), Process> = BTreeMap::new();
+    for process in all.filter(|process| process.pid != 0) {
+        let known = by_pid.entry((process.pid, process.gpu_instance, process.compute_instance)).or_insert(process);
+        known.memory = known.memory.max(process.memory);
+        known.mps |= process.mps;
+    }
+    by_pid.into_values().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_in_two_lists_counts_once() {
+        let process = |pid, memory| Process { pid, memory, ..Process::default() };
+        let merged =
+            merge([process(7, Some(10)), process(8, None), process(7, Some(12)), process(0, Some(1))].into_iter());
+        assert_eq!(merged, [process(7, Some(12)), process(8, None)]);
+        let client = Process { mps: true, ..process(7, Some(10)) };
+        assert_eq!(merge([process(7, Some(10)), client].into_iter()), [client]);
+    }
+}

@@ -1,0 +1,136 @@
+//! The place of one GPU in a session: its card is here, or away with a thread whose call has not come back.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::Duration;
+
+use super::device::{Broken, Card};
+use super::raw::Handle;
+use super::worker::Worker;
+use crate::gpu::{Gpu, Identity};
+
+/// What a thread brings back: the card, and the reading if it was asked for one.
+type Brought = (Box<Card>, Option<(Gpu, Broken)>);
+
+/// One GPU's place.
+pub(super) struct Slot {
+    identity: Arc<Identity>,
+    card: Place,
+    told: State,
+}
+
+enum Place {
+    Home(Box<Card>),
+    /// In the hands of a thread that is waited for.
+    Lent,
+    /// In the hands of a thread whose call has not come back.
+    Away(Receiver<Brought>),
+}
+
+/// What the log was told last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Up,
+    Down,
+    Hangs,
+}
+
+impl Slot {
+    /// A GPU that has not been looked up.
+    pub(super) fn new(index: u32) -> Self {
+        let identity = Arc::new(Identity { index, ..Identity::default() });
+        let card = Place::Home(Box::new(Card::new(Arc::clone(&identity))));
+        Self { identity, card, told: State::Up }
+    }
+
+    /// Takes back a card whose call has come back since.
+    pub(super) fn come_home(&mut self) {
+        let Place::Away(late) = &self.card else { return };
+        match late.try_recv() {
+            Ok((card, _too_late)) => self.home(card),
+            Err(TryRecvError::Empty) => {}
+            // The thread broke and the card with it.
+            Err(TryRecvError::Disconnected) => self.home(Box::new(Card::new(Arc::clone(&self.identity)))),
+        }
+    }
+
+    fn home(&mut self, card: Box<Card>) {
+        self.identity = Arc::clone(&card.identity);
+        self.card = Place::Home(card);
+    }
+
+    /// Gives the card to the thread for a piece of work, for as long as the budget allows. Nothing comes back while a call hangs.
+    pub(super) fn work(
+        &mut self,
+        worker: &mut Worker,
+        budget: Duration,
+        work: impl FnOnce(Box<Card>) -> Brought + Send + 'static,
+    ) -> Option<(Gpu, Broken)> {
+        let card = match std::mem::replace(&mut self.card, Place::Lent) {
+            Place::Home(card) => card,
+            elsewhere => {
+                self.card = elsewhere;
+                return None;
+            }
+        };
+        match worker.run(budget, move || work(card)) {
+            Ok((card, reading)) => {
+                self.home(card);
+                reading
+            }
+            Err(late) => {
+                self.card = Place::Away(late);
+                None
+            }
+        }
+    }
+
+    /// Whether a call of this GPU has not come back.
+    pub(super) fn is_away(&self) -> bool {
+        matches!(self.card, Place::Away(_))
+    }
+
+    /// Whether the driver has to be asked for a handle.
+    pub(super) fn has_no_handle(&self) -> bool {
+        matches!(&self.card, Place::Home(card) if card.handle.is_none())
+    }
+
+    /// The handle with the GPU's uuid.
+    pub(super) fn named_handle(&self) -> Option<(Handle, Arc<str>)> {
+        let Place::Home(card) = &self.card else { return None };
+        Some((card.handle.clone()?, Arc::clone(&card.identity.uuid)))
+    }
+
+    /// Forgets the handle.
+    pub(super) fn drop_handle(&mut self) {
+        if let Place::Home(card) = &mut self.card {
+            card.handle = None;
+        }
+    }
+
+    /// The GPU as it shows while a call hangs.
+    pub(super) fn hangs(&self) -> Gpu {
+        Gpu { identity: Arc::clone(&self.identity), hangs: true, ..Gpu::default() }
+    }
+
+    /// Logs that the GPU went or came back, once per change.
+    pub(super) fn tell(&mut self, gpu: &Gpu) {
+        let state = match gpu {
+            Gpu { up: true, .. } => State::Up,
+            Gpu { hangs: true, .. } => State::Hangs,
+            _ => State::Down,
+        };
+        let Identity { index, uuid, .. } = &*self.identity;
+        match (self.told, state) {
+            (told, state) if told == state => {}
+            (_, State::Up) => tracing::info!(index, %uuid, "the GPU answers again"),
+            (_, State::Hangs) => {
+                tracing::warn!(index, %uuid, "a call to the GPU hangs; the others go on; look at dmesg for Xid errors");
+            }
+            (_, State::Down) => {
+                tracing::warn!(index, %uuid, "the GPU does not answer; look at dmesg for Xid errors, reset it or reboot the node");
+            }
+        }
+        self.told = state;
+    }
+}
