@@ -154,9 +154,24 @@ impl Host {
         self.write(pid, "python3", &shape.text(container))
     }
 
+    /// NVIDIA's MPS server, in the container of its daemon.
+    pub fn mps_server(&self, pid: u32, container: &Container) -> anyhow::Result<()> {
+        // The kernel keeps fifteen characters of `nvidia-cuda-mps-server`.
+        self.write(pid, "nvidia-cuda-mps", &Cgroup::Systemd.text(container))
+    }
+
     /// A process of the node itself, in no container.
     pub fn host_process(&self, pid: u32, name: &str) -> anyhow::Result<()> {
         self.write(pid, name, "0::/user.slice/user-0.slice/session-3.scope\n")
+    }
+
+    /// Another process has this pid from now on: it started later.
+    pub fn reuse(&self, pid: u32, container: &Container, shape: Cgroup) -> anyhow::Result<()> {
+        self.process(pid, container, shape)?;
+        let stat = self.proc().join(format!("{pid}/stat"));
+        let text =
+            std::fs::read_to_string(&stat)?.replace(&format!(" {} ", 1_000 + pid), &format!(" {} ", 900_000 + pid));
+        std::fs::write(&stat, text).with_context(|| stat.display().to_string())
     }
 
     /// A process ends.

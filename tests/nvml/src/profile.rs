@@ -100,6 +100,9 @@ pub enum Kind {
     Graphics,
     /// An MPS client: in the compute list and in the MPS list, as `nvidia-smi` shows it (`M+C`).
     Mps,
+    /// MPS's server: in the compute list. What clients do that the sampler does not see (`sampled: false`) is booked on it, as some drivers do;
+    /// its own load counts for nothing.
+    MpsServer,
 }
 
 /// One process on one GPU. A process on two GPUs is listed under both.

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use crate::machine::{Device, Machine};
+use crate::profile::Kind;
 
 /// Microseconds of one sample period.
 pub const PERIOD_US: u64 = 166_667;
@@ -41,6 +42,8 @@ pub struct ProcessLoad {
     pub gpu_instance: Option<u32>,
     /// Compute instance, where MIG is on.
     pub compute_instance: Option<u32>,
+    /// Which lists show it.
+    pub kind: Kind,
     /// Whether the driver's per-process sampler sees it.
     pub sampled: bool,
     /// SM time, of the GPU or of its MIG instance.
@@ -144,19 +147,25 @@ impl Load {
         let sum = |value: fn(&ProcessLoad) -> f64| -> f64 {
             processes.iter().map(|process| value(process) * weight(process)).sum::<f64>().min(100.0)
         };
-        Self {
-            gpu: sum(|process| process.sm),
-            memory: sum(|process| process.memory),
-            encoder: sum(|process| process.encoder),
-            decoder: sum(|process| process.decoder),
-            processes,
-        }
+        let (gpu, memory) = (sum(|process| process.sm), sum(|process| process.memory));
+        let (encoder, decoder) = (sum(|process| process.encoder), sum(|process| process.decoder));
+        book_on_server(&mut processes);
+        Self { gpu, memory, encoder, decoder, processes }
     }
 
     /// Percent of one GPU instance.
     pub fn instance(&self, gpu_instance: u32) -> f64 {
         let inside = self.processes.iter().filter(|process| process.gpu_instance == Some(gpu_instance));
         inside.map(|process| process.sm).sum()
+    }
+}
+
+/// What unsampled MPS clients do appears as the server's.
+fn book_on_server(processes: &mut [ProcessLoad]) {
+    let unseen = |process: &&ProcessLoad| process.kind == Kind::Mps && !process.sampled;
+    let booked: f64 = processes.iter().filter(unseen).map(|process| process.sm).sum();
+    if let Some(server) = processes.iter_mut().find(|process| process.kind == Kind::MpsServer) {
+        server.sm = booked;
     }
 }
 
@@ -170,12 +179,14 @@ fn part_of_gpu(device: &Device, gpu_instance: Option<u32>) -> f64 {
 
 impl ProcessLoad {
     fn of(process: &crate::profile::Process, device: &Device, seconds: f64) -> Self {
-        let sm = process.sm.at(seconds);
+        let works = process.kind != Kind::MpsServer;
+        let sm = if works { process.sm.at(seconds) } else { 0.0 };
         let in_mig = device.mig.is_some();
         Self {
             pid: process.pid,
             gpu_instance: process.gpu_instance.filter(|_| in_mig),
             compute_instance: process.gpu_instance.filter(|_| in_mig).map(|_| process.compute_instance.unwrap_or(0)),
+            kind: process.kind,
             sampled: process.sampled,
             sm,
             memory: process.memory.as_ref().map_or(sm * 0.4, |curve| curve.at(seconds)),

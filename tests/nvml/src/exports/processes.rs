@@ -52,7 +52,7 @@ fn put_v1(target: &Target<'_>, kinds: &[Kind], count: *mut c_uint, infos: *mut n
     put_list(infos, count, &list(target, kinds).iter().map(old).collect::<Vec<_>>())
 }
 
-const COMPUTE: &[Kind] = &[Kind::Compute, Kind::Mps];
+const COMPUTE: &[Kind] = &[Kind::Compute, Kind::Mps, Kind::MpsServer];
 const GRAPHICS: &[Kind] = &[Kind::Graphics];
 const MPS: &[Kind] = &[Kind::Mps];
 
