@@ -31,8 +31,8 @@ const KEY: &str = "status-taint.cluster-autoscaler.kubernetes.io/windlass-notice
 
 pub(crate) fn stories() -> Vec<Story> {
     vec![
-        story!(a_notice_taints_the_own_node_and_is_taken_back, None),
-        story!(an_informer_tells_the_pods_of_its_own_node, None),
+        story!(a_notice_taints_the_own_node_and_is_taken_back, by None),
+        story!(an_informer_tells_the_pods_of_its_own_node, by None),
     ]
 }
 

@@ -16,13 +16,13 @@ use crate::{
 
 pub(crate) fn stories() -> Vec<Story> {
     vec![
-        story!(options_answered),
+        story!(options_answered, on SimAndAws),
         story!(control_options_answered_doubles),
-        story!(label_late),
+        story!(label_late, on SimAndAwsDesired),
         story!(control_label_late_doubles),
-        story!(autoscaler_restarts_during_a_scale_up),
+        story!(autoscaler_restarts_during_a_scale_up, on SimAndAwsDesired),
         story!(control_autoscaler_restart_doubles),
-        story!(partly_covered_demand_buys_the_difference),
+        story!(partly_covered_demand_buys_the_difference, on SimAndAws),
     ]
 }
 

@@ -17,7 +17,12 @@ use crate::{
 };
 
 pub(crate) fn stories() -> Vec<Story> {
-    vec![story!(expander_down), story!(expander_slow), story!(expander_empty), story!(expander_wrong_ids)]
+    vec![
+        story!(expander_down, on SimAndAws),
+        story!(expander_slow),
+        story!(expander_empty, on SimAndAwsDesired),
+        story!(expander_wrong_ids),
+    ]
 }
 
 /// No expander: least-waste, the next in the chain, decides.

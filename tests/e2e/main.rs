@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, reason = "what it prints is what it is for")]
 
 mod agent;
+mod aws;
 mod controls;
 mod expander;
 mod growth;
@@ -20,7 +21,7 @@ use crate::runner::{Arguments, Story};
 
 /// Every scenario, the longest first so that the jobs end together.
 fn stories() -> Vec<Story> {
-    [refusals::stories(), controls::stories(), shrinking::stories(), restarts::stories()]
+    [refusals::stories(), aws::stories(), controls::stories(), shrinking::stories(), restarts::stories()]
         .into_iter()
         .chain([expander::stories(), growth::stories(), manifests::stories(), agent::stories()])
         .flatten()

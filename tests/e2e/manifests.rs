@@ -9,7 +9,7 @@ use kube::{Api, api::PostParams};
 use crate::runner::{Stage, Story, story};
 
 pub(crate) fn stories() -> Vec<Story> {
-    vec![story!(manifests_are_taken, None)]
+    vec![story!(manifests_are_taken, by None)]
 }
 
 /// Every file under `deploy/kubernetes` passes a strict dry run on the server.

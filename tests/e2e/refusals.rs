@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::time::Instant;
 use windlass_tests::rig::{
     scene::{Scene, Setup},
-    world::World,
+    world::{Event, World},
 };
 
 use crate::{
@@ -22,18 +22,17 @@ const SOLD_OUT: Duration = Duration::from_secs(60);
 
 pub(crate) fn stories() -> Vec<Story> {
     vec![
-        story!(stock_out_asks_another_group_and_probes_later),
-        story!(instances_that_never_register),
-        story!(instances_that_never_register_slow_loops),
-        story!(spot_first_then_on_demand),
+        story!(stock_out_asks_another_group_and_probes_later, on Every),
+        story!(instances_that_never_register, on SimAndAws),
+        story!(instances_that_never_register_slow_loops, on SimAndAwsDesired),
+        story!(spot_first_then_on_demand, on Every),
     ]
 }
 
 /// Spot is sold out for a while: on-demand is asked within seconds, and spot again once the memory of it has faded.
 async fn stock_out_asks_another_group_and_probes_later(stage: Stage) -> Result<()> {
     let begun = Instant::now();
-    let sold_out =
-        json!({"at": "0s", "for": format!("{}s", SOLD_OUT.as_secs()), "group": "spot-a10g", "stockOut": true});
+    let sold_out = Event::SoldOut { group: "spot-a10g", lasts: SOLD_OUT };
     let settings = json!({"offerings": {"initialBackoff": "20s", "maxBackoff": "40s"}});
     let setup = Setup { world: World::default().with_event(sold_out), settings, ..Setup::default() };
     let mut scene = stage.scene(setup).await?;
@@ -81,7 +80,7 @@ async fn never_register(stage: Stage, frequent_loops: Option<bool>) -> Result<()
 
 /// Spot has one machine to give and two are needed: the other one is bought on demand, and only that one.
 async fn spot_first_then_on_demand(stage: Stage) -> Result<()> {
-    let scarce = json!({"at": "0s", "group": "spot-a10g", "capacity": {"rig-a": 1}});
+    let scarce = Event::Left { group: "spot-a10g", machines: 1 };
     let mut scene = stage.scene(Setup { world: World::default().with_event(scarce), ..Setup::default() }).await?;
     scene.create_pods("gpu", 2, 1).await?;
     scene.until_running(2, SOON).await?;

@@ -11,7 +11,7 @@ use crate::{
 };
 
 pub(crate) fn stories() -> Vec<Story> {
-    vec![story!(provider_restarts_during_a_scale_up)]
+    vec![story!(provider_restarts_during_a_scale_up, on Every)]
 }
 
 /// The provider is killed right after it granted two machines: after its return they are neither lost nor doubled.

@@ -21,6 +21,7 @@ use windlass_tests::rig::{
     plane::Plane,
     provider,
     scene::{Programs, Scene, Setup},
+    world::{Buying, On},
 };
 
 /// The longest that one scenario may take.
@@ -67,6 +68,8 @@ pub(crate) struct Story {
     pub(crate) name: &'static str,
     /// Who drives it.
     pub(crate) by: By,
+    /// Where it happens.
+    pub(crate) on: Clouds,
     /// The scenario itself.
     pub(crate) tell: fn(Stage) -> Telling,
 }
@@ -82,18 +85,59 @@ pub(crate) enum By {
     None,
 }
 
+/// The clouds that a scenario is told on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Clouds {
+    /// The embedded one: it is not about the cloud.
+    Sim,
+    /// The embedded one, and AWS by `LaunchInstances`.
+    SimAndAws,
+    /// The embedded one, and AWS by `SetDesiredCapacity`.
+    SimAndAwsDesired,
+    /// All three ways.
+    Every,
+    /// AWS in both ways.
+    Aws,
+    /// AWS by `LaunchInstances`.
+    AwsLaunch,
+}
+
+impl Clouds {
+    /// Each with what a scenario's name says of it.
+    fn each(self) -> &'static [(&'static str, On)] {
+        const SIM: (&str, On) = ("", On::Sim);
+        const LAUNCH: (&str, On) = ("::aws", On::Aws(Buying::LaunchInstances));
+        const DESIRED: (&str, On) = ("::aws-desired", On::Aws(Buying::DesiredCapacity));
+        match self {
+            Self::Sim => &[SIM],
+            Self::SimAndAws => &[SIM, LAUNCH],
+            Self::SimAndAwsDesired => &[SIM, DESIRED],
+            Self::Every => &[SIM, LAUNCH, DESIRED],
+            Self::Aws => &[LAUNCH, DESIRED],
+            Self::AwsLaunch => &[LAUNCH],
+        }
+    }
+}
+
 /// A scenario under way.
 pub(crate) type Telling = Pin<Box<dyn Future<Output = Result<()>>>>;
 
 /// Makes a [`Story`] of an `async fn(Stage) -> Result<()>`, named as the function is.
 macro_rules! story {
     ($tell:ident) => {
-        story!($tell, Each)
+        story!($tell, by Each, on Sim)
     };
-    ($tell:ident, $by:ident) => {
+    ($tell:ident, on $on:ident) => {
+        story!($tell, by Each, on $on)
+    };
+    ($tell:ident, by $by:ident) => {
+        story!($tell, by $by, on Sim)
+    };
+    ($tell:ident, by $by:ident, on $on:ident) => {
         crate::runner::Story {
             name: stringify!($tell),
             by: crate::runner::By::$by,
+            on: crate::runner::Clouds::$on,
             tell: |stage| Box::pin($tell(stage)),
         }
     };
@@ -105,13 +149,16 @@ pub(crate) use story;
 pub(crate) struct Stage {
     programs: Programs,
     driver: Option<Driver>,
+    /// Where it happens.
+    pub(crate) on: On,
     dir: PathBuf,
 }
 
 impl Stage {
     /// A whole scene with an autoscaler.
-    pub(crate) async fn scene(&self, setup: Setup) -> Result<Scene> {
+    pub(crate) async fn scene(&self, mut setup: Setup) -> Result<Scene> {
         let driver = self.driver.as_ref().context("this scenario has no driver")?;
+        setup.world.on = self.on;
         Scene::start(&self.programs, driver, setup, &self.dir).await
     }
 
@@ -152,14 +199,14 @@ fn try_run(arguments: &Arguments, stories: Vec<Story>) -> Result<bool> {
         drivers.push(Driver::Model);
     }
     drivers.extend(real.clone().map(Driver::Real));
-    let all: Vec<_> = stories.iter().flat_map(|story| with_drivers(story, &drivers)).collect();
+    let all: Vec<_> = stories.iter().flat_map(|story| showings(story, &drivers)).collect();
     let total = all.len();
-    let chosen = |(name, ..): &(String, Story, Option<Driver>)| {
-        arguments.names.is_empty() || arguments.names.iter().any(|wanted| name.contains(wanted.as_str()))
+    let chosen = |it: &Showing| {
+        arguments.names.is_empty() || arguments.names.iter().any(|wanted| it.name.contains(wanted.as_str()))
     };
     let queue: VecDeque<_> = all.into_iter().filter(chosen).collect();
     if arguments.list {
-        queue.iter().for_each(|(name, ..)| println!("{name}: test"));
+        queue.iter().for_each(|it| println!("{}: test", it.name));
         return Ok(true);
     }
     let filtered = total - queue.len();
@@ -191,14 +238,33 @@ fn try_run(arguments: &Arguments, stories: Vec<Story>) -> Result<bool> {
     Ok(failed == 0)
 }
 
-/// A scenario once for each driver, with the driver in its name.
-fn with_drivers(story: &Story, drivers: &[Driver]) -> Vec<(String, Story, Option<Driver>)> {
-    if story.by == By::None {
-        return vec![(story.name.to_owned(), *story, None)];
-    }
+/// A scenario on one cloud, with one driver.
+struct Showing {
+    /// Scenario, cloud and driver.
+    name: String,
+    story: Story,
+    on: On,
+    driver: Option<Driver>,
+}
+
+/// A scenario once on each cloud for each driver, with both in its name.
+fn showings(story: &Story, drivers: &[Driver]) -> Vec<Showing> {
     let fits = |driver: &&Driver| story.by == By::Each || matches!(driver, Driver::Real(_));
-    let with = |driver: &Driver| (format!("{}::{}", story.name, driver.name()), *story, Some(driver.clone()));
-    drivers.iter().filter(fits).map(with).collect()
+    let drivers: Vec<Option<Driver>> = match story.by {
+        By::None => vec![None],
+        By::Each | By::Real => drivers.iter().filter(fits).cloned().map(Some).collect(),
+    };
+    let on_each = |driver: &Option<Driver>| {
+        let by = driver.as_ref().map(|driver| format!("::{}", driver.name())).unwrap_or_default();
+        let showing = |(cloud, on): &(&str, On)| Showing {
+            name: format!("{}{cloud}{by}", story.name),
+            story: *story,
+            on: *on,
+            driver: driver.clone(),
+        };
+        story.on.each().iter().map(showing).collect::<Vec<_>>()
+    };
+    drivers.iter().flat_map(on_each).collect()
 }
 
 /// Said at the start and again at the end: what was not there is not passed over.
@@ -211,12 +277,7 @@ fn who_drives(wanted: Drivers, real: Option<&Binary>) -> String {
 }
 
 /// Tells the scenarios on as many stages as there are jobs.
-fn tell_all(
-    arguments: &Arguments,
-    queue: VecDeque<(String, Story, Option<Driver>)>,
-    programs: &Programs,
-    root: &Path,
-) -> Vec<Told> {
+fn tell_all(arguments: &Arguments, queue: VecDeque<Showing>, programs: &Programs, root: &Path) -> Vec<Told> {
     let queue = Mutex::new(queue);
     let told = Mutex::new(Vec::new());
     let take = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
@@ -224,9 +285,9 @@ fn tell_all(
         for _ in 0..arguments.jobs {
             // A thread for each stage: the kernel ends the processes of a thread that ends.
             scope.spawn(|| {
-                while let Some((name, story, driver)) = take() {
+                while let Some(Showing { name, story, on, driver }) = take() {
                     let dir = root.join(name.replace("::", "-"));
-                    let stage = Stage { programs: programs.clone(), driver, dir: dir.clone() };
+                    let stage = Stage { programs: programs.clone(), driver, on, dir: dir.clone() };
                     let begun = Instant::now();
                     let outcome = tell(story, stage);
                     let took = begun.elapsed();

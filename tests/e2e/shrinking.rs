@@ -11,7 +11,7 @@ use crate::{
 };
 
 pub(crate) fn stories() -> Vec<Story> {
-    vec![story!(scale_down_of_an_idle_node)]
+    vec![story!(scale_down_of_an_idle_node, on Every)]
 }
 
 /// One of two pods goes: its machine and no other is given back, the target falls by one, once; the Node disappears and

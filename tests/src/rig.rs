@@ -2,6 +2,7 @@
 //! modelled, with the machines in between played. Only `cargo e2e` compiles it.
 
 pub mod autoscaler;
+pub mod aws;
 pub mod binaries;
 pub use crate::certificates;
 pub mod journal;

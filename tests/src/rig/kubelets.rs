@@ -1,5 +1,5 @@
-//! Plays the kubelet, the device plugin and the cloud's node controller for every machine that the provider lists:
-//! nothing here knows what the provider decided, only what it says exists.
+//! Plays the kubelet, the device plugin and the cloud's node controller for every machine there is: those that the
+//! provider lists, or those that AWS has. Nothing here knows what the provider decided, only what exists.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,9 +25,11 @@ use windlass_proto::externalgrpc::{
 };
 
 use super::{
+    aws,
     journal::Journal,
     world::{GPU_LABEL, World},
 };
+use crate::aws::AwsCloud;
 
 /// How often machines and Nodes are compared.
 const TICK: Duration = Duration::from_millis(300);
@@ -84,10 +86,18 @@ struct Machine {
     gone: Option<Instant>,
 }
 
+/// Where machines are known.
+pub enum Hosts {
+    /// To the provider: the embedded cloud is part of it.
+    Provider(CloudProviderClient<Channel>),
+    /// To AWS.
+    Aws(Arc<AwsCloud>),
+}
+
 /// Every kubelet of the cluster.
 pub struct Kubelets {
     client: Client,
-    provider: CloudProviderClient<Channel>,
+    hosts: Hosts,
     world: World,
     conduct: Conduct,
     journal: Arc<Journal>,
@@ -95,11 +105,10 @@ pub struct Kubelets {
 }
 
 impl Kubelets {
-    /// For the machines that this provider lists.
+    /// For these machines.
     #[must_use]
-    pub fn new(client: Client, provider: Channel, world: World, conduct: Conduct, journal: Arc<Journal>) -> Self {
-        let provider = CloudProviderClient::new(provider);
-        Self { client, provider, world, conduct, journal, machines: BTreeMap::new() }
+    pub fn new(client: Client, hosts: Hosts, world: World, conduct: Conduct, journal: Arc<Journal>) -> Self {
+        Self { client, hosts, world, conduct, journal, machines: BTreeMap::new() }
     }
 
     /// Goes on until it fails.
@@ -120,25 +129,26 @@ impl Kubelets {
         }
     }
 
-    /// Every instance of every group, by id.
-    async fn listed(&mut self) -> Result<BTreeMap<String, (String, Instance)>> {
-        let groups = self.provider.node_groups(NodeGroupsRequest {}).await?.into_inner().node_groups;
+    /// Every instance of every group, by id, and whether it runs.
+    async fn listed(&mut self) -> Result<BTreeMap<String, (String, bool)>> {
+        let provider = match &mut self.hosts {
+            Hosts::Aws(cloud) => return Ok(aws::hosts(cloud)),
+            Hosts::Provider(provider) => provider,
+        };
+        let groups = provider.node_groups(NodeGroupsRequest {}).await?.into_inner().node_groups;
         let mut listed = BTreeMap::new();
         for group in groups {
             let request = NodeGroupNodesRequest { id: group.id.clone() };
-            for instance in self.provider.node_group_nodes(request).await?.into_inner().instances {
-                listed.insert(instance.id.clone(), (group.id.clone(), instance));
+            for instance in provider.node_group_nodes(request).await?.into_inner().instances {
+                listed.insert(instance.id.clone(), (group.id.clone(), runs(&instance)));
             }
         }
         Ok(listed)
     }
 
     /// Takes in machines that run, and notes which are gone.
-    fn compare(&mut self, listed: &BTreeMap<String, (String, Instance)>) {
-        for (id, (group, instance)) in listed {
-            let runs = instance.status.as_ref().is_some_and(|status| {
-                status.instance_state() == InstanceState::InstanceRunning && status.error_info.is_none()
-            });
+    fn compare(&mut self, listed: &BTreeMap<String, (String, bool)>) {
+        for (id, (group, runs)) in listed {
             if !runs || self.machines.contains_key(id) {
                 continue;
             }
@@ -204,7 +214,7 @@ impl Kubelets {
     /// POSTs the Node, with status, as a kubelet does; without GPUs, which only the device plugin knows of.
     async fn register(&self, id: &str, machine: &mut Machine, behaviour: &Behaviour) -> Result<()> {
         let group = self.world.group(&machine.group).context("the provider lists a group that the scenario lacks")?;
-        let mut labels = group.labels(&machine.node, &machine.zone);
+        let mut labels = group.labels(&machine.node, &machine.zone, self.world.region());
         if behaviour.label_late {
             labels.remove(GPU_LABEL);
         }
@@ -235,7 +245,7 @@ impl Kubelets {
     async fn equip(&self, machine: &mut Machine) -> Result<()> {
         let group = self.world.group(&machine.group).context("the provider lists a group that the scenario lacks")?;
         let nodes: Api<Node> = Api::all(self.client.clone());
-        let labels = json!({"metadata": {"labels": group.labels(&machine.node, &machine.zone)}});
+        let labels = json!({"metadata": {"labels": group.labels(&machine.node, &machine.zone, self.world.region())}});
         nodes.patch(&machine.node, &PatchParams::default(), &Patch::Merge(labels)).await.context("labelling a Node")?;
         let status = json!({"status": {"capacity": group.resources(true), "allocatable": group.resources(true)}});
         let patched = nodes.patch_status(&machine.node, &PatchParams::default(), &Patch::Merge(status)).await;
@@ -292,6 +302,13 @@ impl Kubelets {
         }
         Ok(())
     }
+}
+
+fn runs(instance: &Instance) -> bool {
+    instance
+        .status
+        .as_ref()
+        .is_some_and(|status| status.instance_state() == InstanceState::InstanceRunning && status.error_info.is_none())
 }
 
 /// What somebody else removed first is removed.

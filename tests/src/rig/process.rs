@@ -37,6 +37,20 @@ impl Process {
         arguments: impl IntoIterator<Item = A>,
         dir: &Path,
     ) -> Result<Self> {
+        Self::start_with(name, program, arguments, dir, &[])
+    }
+
+    /// The same with more in its environment than the rig's own.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_with<A: Into<OsString>>(
+        name: &str,
+        program: &Path,
+        arguments: impl IntoIterator<Item = A>,
+        dir: &Path,
+        environment: &[(&str, &str)],
+    ) -> Result<Self> {
         let log = dir.join(format!("{name}.log"));
         let out = File::options().create(true).append(true).open(&log).context("opening the log of a process")?;
         let mut command = match setpriv() {
@@ -55,6 +69,7 @@ impl Process {
             }
         }
         let child = command
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(out.try_clone().context("sharing the log")?)
             .stderr(out)

@@ -18,6 +18,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 use windlass_proto::externalgrpc::{RefreshRequest, cloud_provider_client::CloudProviderClient};
 
 use super::{
+    aws,
     certificates::Mutual,
     process::{Process, free_port},
     world::{GPU_LABEL, World},
@@ -104,12 +105,22 @@ fn tls_channel(port: u16, roots: &Path, more: impl FnOnce(ClientTlsConfig) -> Cl
     Ok(Endpoint::from_shared(format!("https://127.0.0.1:{port}"))?.tls_config(more(tls))?.connect_lazy())
 }
 
+/// Which cloud a provider scales.
+#[derive(Clone, Debug)]
+pub enum Cloud<'a> {
+    /// The embedded one, with these machines.
+    Sim(&'a World),
+    /// AWS: the section of the configuration.
+    Aws(Value),
+}
+
 /// A provider with its configuration, running or not.
 #[derive(Debug)]
 pub struct Provider {
     program: PathBuf,
     dir: PathBuf,
     process: Option<Process>,
+    environment: &'static [(&'static str, &'static str)],
     /// Where it serves the cloud provider's calls.
     pub door: Door,
     /// Where it serves the expander's, on loopback.
@@ -119,22 +130,31 @@ pub struct Provider {
 }
 
 impl Provider {
-    /// Writes the scenario and the configuration into `dir`; `settings` go over the configuration's own top-level keys.
+    /// Writes the configuration into `dir`, and the scenario of an embedded cloud beside it;
+    /// `settings` go over the configuration's own keys, section by section.
     ///
     /// # Errors
     /// When a file cannot be written or no port is free.
-    pub fn new(program: &Path, dir: &Path, door: Door, world: &World, settings: &Value) -> Result<Self> {
+    pub fn new(program: &Path, dir: &Path, door: Door, cloud: Cloud<'_>, settings: &Value) -> Result<Self> {
         let provider = Self {
             program: program.to_owned(),
             dir: dir.to_owned(),
             process: None,
+            environment: if matches!(cloud, Cloud::Aws(_)) { &aws::ENVIRONMENT } else { &[] },
             door,
             expander: free_port()?,
             http: free_port()?,
         };
-        fs::write(dir.join("scenario.yaml"), world.scenario().to_string()).context("writing the scenario")?;
+        let cloud = match cloud {
+            Cloud::Aws(cloud) => cloud,
+            Cloud::Sim(world) => {
+                let scenario = dir.join("scenario.yaml");
+                fs::write(&scenario, world.scenario().to_string()).context("writing the scenario")?;
+                json!({"kind": "sim", "scenario": scenario, "state": dir.join("cloud.json")})
+            }
+        };
         let mut config = json!({
-            "cloud": {"kind": "sim", "scenario": dir.join("scenario.yaml"), "state": dir.join("cloud.json")},
+            "cloud": cloud,
             "provider": provider.door.setting(),
             "expander": {
                 "listen": format!("127.0.0.1:{}", provider.expander),
@@ -145,8 +165,11 @@ impl Provider {
             "refresh": "1s",
             "state": dir.join("state.json"),
         });
-        if let (Some(config), Some(settings)) = (config.as_object_mut(), settings.as_object()) {
-            config.extend(settings.clone());
+        for (key, value) in settings.as_object().into_iter().flatten() {
+            match (config[key].as_object_mut(), value.as_object()) {
+                (Some(section), Some(more)) => section.extend(more.clone()),
+                _ => config[key] = value.clone(),
+            }
         }
         fs::write(provider.config(), config.to_string()).context("writing the configuration")?;
         Ok(provider)
@@ -158,7 +181,8 @@ impl Provider {
     /// When it ends, or does not answer in time; with the end of its log.
     pub async fn start(&mut self) -> Result<()> {
         let arguments = ["--config".into(), self.config().into_os_string()];
-        let mut process = Process::start("windlass-provider", &self.program, arguments, &self.dir)?;
+        let mut process =
+            Process::start_with("windlass-provider", &self.program, arguments, &self.dir, self.environment)?;
         let mut client = CloudProviderClient::new(self.door.channel()?);
         let begun = Instant::now();
         while let Err(status) = client.refresh(RefreshRequest {}).await {

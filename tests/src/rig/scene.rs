@@ -18,16 +18,18 @@ use windlass_proto::externalgrpc::{
 
 use super::{
     autoscaler::{Autoscaler, Driver, Surroundings},
+    aws,
     binaries::Binaries,
     certificates::{Certified, Mutual},
     journal::Journal,
-    kubelets::{Conduct, Kubelets},
+    kubelets::{Conduct, Hosts, Kubelets},
     plane::Plane,
     process::free_port,
-    provider::{Door, Provider},
+    provider::{Cloud, Door, Provider},
     relay::{self, Faults},
-    world::World,
+    world::{On, World},
 };
+use crate::aws::AwsCloud;
 
 mod cluster;
 
@@ -90,6 +92,8 @@ pub struct Scene {
     pub provider_faults: Faults,
     /// What the expander's relay breaks.
     pub expander_faults: Faults,
+    /// AWS, where the scenario is told there.
+    pub aws: Option<Arc<AwsCloud>>,
     asks: CloudProviderClient<Channel>,
 }
 
@@ -104,14 +108,29 @@ impl Scene {
             true => Door::Mutual(free_port()?, Mutual::new(dir)?),
             false => Door::Unix(dir.join("provider.sock")),
         };
-        let mut provider = Provider::new(&programs.provider, dir, door, &setup.world, &setup.settings)?;
+        let aws = match setup.world.on {
+            On::Sim => None,
+            On::Aws(_) => Some(aws::account(&setup.world)?),
+        };
+        let cloud = match (setup.world.on, &aws) {
+            (On::Aws(buying), Some(cloud)) => Cloud::Aws(aws::settings(cloud, &setup.world, buying)),
+            _ => Cloud::Sim(&setup.world),
+        };
+        let mut provider = Provider::new(&programs.provider, dir, door, cloud, &setup.settings)?;
         let (plane, started) = tokio::join!(Plane::start(&programs.binaries, dir), provider.start());
         let (plane, ()) = (plane?, started?);
         let mut tasks = JoinSet::new();
         let conduct = Conduct::default();
         let to_provider = provider.door.channel()?;
-        let (client, machines) = (plane.client.clone(), to_provider.clone());
-        let kubelets = Kubelets::new(client, machines, setup.world.clone(), conduct.clone(), journal.clone());
+        let hosts = match &aws {
+            Some(cloud) => Hosts::Aws(cloud.clone()),
+            None => Hosts::Provider(CloudProviderClient::new(to_provider.clone())),
+        };
+        if let Some(cloud) = &aws {
+            aws::lift(&setup.world, cloud, &mut tasks);
+        }
+        let kubelets =
+            Kubelets::new(plane.client.clone(), hosts, setup.world.clone(), conduct.clone(), journal.clone());
         tasks.spawn(kubelets.run());
         let kubeconfig = match driver {
             Driver::Real(_) => plane.autoscaler_kubeconfig().await?,
@@ -143,6 +162,7 @@ impl Scene {
             conduct,
             provider_faults: faults.0,
             expander_faults: faults.1,
+            aws,
             asks: CloudProviderClient::new(to_provider),
         };
         if !setup.direct {

@@ -1,0 +1,140 @@
+//! What only AWS does: zones that refuse, quotas, droughts of a whole market, and machines that are taken back.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use k8s_openapi::api::core::v1 as k8s;
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
+use serde_json::json;
+use windlass_tests::{
+    aws::{AwsCloud, Scarcity},
+    rig::{
+        scene::{Scene, Setup},
+        world::World,
+    },
+};
+
+use crate::{
+    growth::{SOON, exactly},
+    runner::{Stage, Story, story},
+};
+
+/// How soon on-demand is bought when the whole spot market has nothing.
+const DROUGHT: Duration = Duration::from_secs(20);
+/// AWS's notice before it takes a spot machine back.
+const NOTICE: Duration = Duration::from_secs(120);
+
+pub(crate) fn stories() -> Vec<Story> {
+    vec![
+        story!(a_spot_machine_is_replaced_before_its_notice_is_over, on Aws),
+        story!(a_drought_of_spot_buys_on_demand, on Aws),
+        story!(a_zone_that_refuses_sends_the_machines_to_another, on Aws),
+        story!(a_quota_asks_another_group, on Aws),
+    ]
+}
+
+/// One zone has nothing: the machines come from the other one, by the same purchase, and nobody hears of a refusal.
+async fn a_zone_that_refuses_sends_the_machines_to_another(stage: Stage) -> Result<()> {
+    let mut scene = two_zones(&stage).await?;
+    let cloud = cloud(&scene)?;
+    cloud.scarce(Scarcity::new("InsufficientInstanceCapacity").zone("us-east-1a"));
+    scene.create_pods("gpu", 2, 1).await?;
+    scene.until_running(2, SOON).await?;
+    exactly(&mut scene, &[("spot-a10g", 2)]).await?;
+    let elsewhere = cloud.group("spot-a10g").machines().into_iter().filter(|it| it.zone != "us-east-1b").count();
+    ensure!(elsewhere == 0, "{elsewhere} machines are where nothing is to be had");
+    let asked = scene.journal.increases();
+    ensure!(asked.iter().all(|it| it.group == "spot-a10g"), "another group was asked: {asked:?}");
+    scene.nothing_further_is_bought().await
+}
+
+/// The account may have no more spot machines: on-demand is asked at once, and no other zone in between.
+async fn a_quota_asks_another_group(stage: Stage) -> Result<()> {
+    let mut scene = two_zones(&stage).await?;
+    cloud(&scene)?.scarce(Scarcity::new("MaxSpotInstanceCountExceeded").group("spot-a10g"));
+    scene.create_pods("gpu", 2, 1).await?;
+    scene.until_running(2, SOON).await?;
+    exactly(&mut scene, &[("od-a10g", 2)]).await?;
+    scene.nothing_further_is_bought().await
+}
+
+/// No spot machine in the whole region, of either type: on-demand is bought within seconds, and the second time without
+/// asking spot first.
+async fn a_drought_of_spot_buys_on_demand(stage: Stage) -> Result<()> {
+    let mut world = World { zones: 2, ..World::default() };
+    let mut other = world.group("spot-a10g").context("no spot group")?.clone();
+    other.id = "spot-big-a10g";
+    other.instance_type = "g5.2xlarge";
+    world.groups.push(other);
+    let mut scene = stage.scene(Setup { world, ..Setup::default() }).await?;
+    cloud(&scene)?.spot_drought();
+    for (round, name) in ["first", "second"].into_iter().enumerate() {
+        scene.create_pods(name, 1, 1).await?;
+        let asked = scene.journal.acts("pods-created").pop().context("no pods")?.0;
+        let bought = async |scene: &mut Scene| Ok(on_demand(scene).len() > round);
+        scene.until("an on-demand machine asked for", SOON, bought).await?;
+        let took = on_demand(&scene).get(round).copied().unwrap_or_default().saturating_sub(asked);
+        scene.journal.act("drought", json!({"round": round, "seconds": took.as_secs_f64()}));
+        ensure!(took < DROUGHT, "on-demand was asked only after {took:?}");
+    }
+    scene.until_running(2, SOON).await?;
+    exactly(&mut scene, &[("od-a10g", 2)]).await?;
+    scene.nothing_further_is_bought().await
+}
+
+/// AWS announces that it takes a spot machine back. Its pod is moved, as the one who drains nodes does, and runs again
+/// on a new machine before the old one ends; afterwards there is one machine, and one is wanted.
+async fn a_spot_machine_is_replaced_before_its_notice_is_over(stage: Stage) -> Result<()> {
+    let mut scene = stage.scene(Setup { world: World { queue: true, ..World::default() }, ..Setup::default() }).await?;
+    let cloud = cloud(&scene)?;
+    scene.create_pods("first", 1, 1).await?;
+    scene.until_running(1, SOON).await?;
+    let node = scene.node_of("first-0").await?.context("the pod runs nowhere")?.metadata.name.context("no name")?;
+    let struck = cloud.group("spot-a10g").interrupt(std::slice::from_ref(&node), NOTICE);
+    ensure!(struck == [node.clone()], "AWS takes back {struck:?}");
+    let told = scene.journal.now();
+    let deleting = async |scene: &mut Scene| {
+        let instances = scene.instances("spot-a10g").await?;
+        Ok(instances
+            .iter()
+            .any(|it| it.id.ends_with(&node) && it.status.as_ref().is_some_and(|it| it.instance_state == 3)))
+    };
+    scene.until("the machine is shown as going", Duration::from_secs(30), deleting).await?;
+    drain(&scene, &node).await?;
+    scene.delete_pod("first-0").await?;
+    scene.create_pods("second", 1, 1).await?;
+    scene.until_running(1, SOON).await?;
+    let took = scene.journal.now().saturating_sub(told);
+    ensure!(took < NOTICE, "the replacement came {took:?} after the warning");
+    let settled = async |scene: &mut Scene| {
+        let nodes = scene.nodes().await?;
+        let old = nodes.iter().any(|it| it.metadata.name.as_deref() == Some(&node));
+        Ok(!old && nodes.len() == 1 && cloud.group("spot-a10g").desired() + cloud.group("od-a10g").desired() == 1)
+    };
+    scene.until("one machine, and one wanted", NOTICE + SOON, settled).await?;
+    scene.nothing_further_is_bought().await
+}
+
+/// When on-demand machines were granted.
+fn on_demand(scene: &Scene) -> Vec<Duration> {
+    let increases = scene.journal.increases().into_iter();
+    increases.filter(|it| it.group == "od-a10g" && it.code == 0).map(|it| it.at).collect()
+}
+
+async fn two_zones(stage: &Stage) -> Result<Scene> {
+    stage.scene(Setup { world: World { zones: 2, ..World::default() }, ..Setup::default() }).await
+}
+
+fn cloud(scene: &Scene) -> Result<Arc<AwsCloud>> {
+    scene.aws.clone().context("this scenario is told on AWS")
+}
+
+/// Nothing new comes to the node.
+async fn drain(scene: &Scene, node: &str) -> Result<()> {
+    let nodes: Api<k8s::Node> = Api::all(scene.plane.client.clone());
+    let cordon = Patch::Merge(json!({"spec": {"unschedulable": true}}));
+    nodes.patch(node, &PatchParams::default(), &cordon).await.map(drop).context("cordoning a node")
+}
