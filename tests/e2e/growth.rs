@@ -145,12 +145,12 @@ fn fields_of<'a>(
 }
 
 /// Quantities in thousandths: `4` and `4000m` are the same.
-/// An amount as [`amounts`] writes it.
-fn milli(amount: Option<&String>) -> i128 {
-    amount.and_then(|text| text.strip_suffix('m')?.parse().ok()).unwrap_or_default()
-}
-
 fn amounts(list: &str, amounts: impl Iterator<Item = (String, String)>) -> BTreeMap<String, String> {
     let exact = |text: &str| quantity::milli_value(text).map_or_else(|_| text.to_owned(), |milli| format!("{milli}m"));
     amounts.map(|(name, text)| (format!("{list} {name}"), exact(&text))).collect()
+}
+
+/// An amount as [`amounts`] writes it.
+fn milli(amount: Option<&String>) -> i128 {
+    amount.and_then(|text| text.strip_suffix('m')?.parse().ok()).unwrap_or_default()
 }

@@ -98,8 +98,6 @@ pub(crate) enum Clouds {
     Every,
     /// AWS in both ways.
     Aws,
-    /// AWS by `LaunchInstances`.
-    AwsLaunch,
 }
 
 impl Clouds {
@@ -114,7 +112,6 @@ impl Clouds {
             Self::SimAndAwsDesired => &[SIM, DESIRED],
             Self::Every => &[SIM, LAUNCH, DESIRED],
             Self::Aws => &[LAUNCH, DESIRED],
-            Self::AwsLaunch => &[LAUNCH],
         }
     }
 }
