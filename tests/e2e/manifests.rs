@@ -12,15 +12,19 @@ pub(crate) fn stories() -> Vec<Story> {
     vec![story!(manifests_are_taken, by None)]
 }
 
-/// Every file under `deploy/kubernetes` passes a strict dry run on the server.
+/// Every file under `deploy/kubernetes` and `deploy/aws` passes a strict dry run on the server.
 async fn manifests_are_taken(stage: Stage) -> Result<()> {
     let plane = stage.plane().await?;
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/kubernetes");
-    let entries = std::fs::read_dir(&dir).with_context(|| format!("reading {}", dir.display()))?;
-    let mut files: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
-    files.retain(|file| file.extension().is_some_and(|end| end == "yaml"));
+    let mut files = Vec::new();
+    for dir in ["../deploy/kubernetes", "../deploy/aws"] {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join(dir);
+        let entries = std::fs::read_dir(&dir).with_context(|| format!("reading {}", dir.display()))?;
+        let before = files.len();
+        files.extend(entries.flatten().map(|entry| entry.path()));
+        files.retain(|file| file.extension().is_some_and(|end| end == "yaml"));
+        ensure!(files.len() > before, "no manifest in {}", dir.display());
+    }
     files.sort();
-    ensure!(!files.is_empty(), "no manifest in {}", dir.display());
     // A dry run creates no namespace that the next object could live in.
     let namespaces: Api<Namespace> = Api::all(plane.client.clone());
     for file in &files {

@@ -92,3 +92,33 @@ fn what_is_wrong_is_said_with_line_key_and_remedy() {
         assert!(problems.iter().any(|it| it.contains(words)), "{text}: {problems:?} lack {words:?}");
     }
 }
+
+/// The text of a block scalar, `name: |`, or of the fenced block that begins so, without its indentation.
+#[cfg(feature = "aws")]
+fn literal(text: &str, begins: &str, ends: impl Fn(&str) -> bool) -> String {
+    let mut lines = text.lines().skip_while(|line| line.trim() != begins).skip(1).take_while(|line| !ends(line));
+    let first = lines.next().unwrap_or_default();
+    let indent = first.len() - first.trim_start().len();
+    let rest = lines.map(|line| line.get(indent..).unwrap_or_default());
+    std::iter::once(first.trim_start()).chain(rest).map(|line| format!("{line}\n")).collect()
+}
+
+#[cfg(feature = "aws")]
+#[test]
+fn what_is_handed_out_for_aws_is_sound() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("windlass.yaml");
+    std::fs::write(folder.path().join("priorities"), "10: [\".*\"]\n").unwrap();
+    std::fs::write(folder.path().join("prices.csv"), "g5.xlarge,spot,*,0.41\n").unwrap();
+    let read = |path: &str| std::fs::read_to_string(format!("{}/../{path}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let manifest = literal(&read("deploy/aws/eks.yaml"), "provider.yaml: |", |line| line.starts_with("---"));
+    let config = Config::parse(&manifest.replace("/etc/windlass-priorities/", ""), &file).unwrap();
+    assert_eq!(config.cloud.cluster_name.as_deref(), Some("my-cluster"));
+    let readme = read("README.md");
+    let (_, section) = readme.split_once("### AWS: Auto Scaling groups").unwrap();
+    let shown = literal(section, "```", |line| line == "```");
+    // An endpoint of one's own and AWS's own kinds of endpoints exclude each other; README shows both keys.
+    let shown: String =
+        shown.lines().filter(|line| !line.contains("endpoint:")).map(|line| format!("{line}\n")).collect();
+    assert_eq!(Config::parse(&shown, &file).unwrap().cloud.kind, CloudKind::Aws);
+}

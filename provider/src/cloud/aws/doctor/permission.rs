@@ -93,6 +93,14 @@ impl Probe<'_> {
                     .await
                     .map_err(|it| errors::failed(call.action, &it)),
             ),
+            "DescribeAutoScalingInstances" => told(
+                self.scaling
+                    .describe_auto_scaling_instances()
+                    .max_records(1)
+                    .send()
+                    .await
+                    .map_err(|it| errors::failed(call.action, &it)),
+            ),
             "DescribeLaunchConfigurations" => told(
                 self.scaling
                     .describe_launch_configurations()
