@@ -18,7 +18,7 @@ use crate::{
 };
 
 pub use check::Problem;
-pub use cloud::{Cloud, CloudKind, LaunchMode};
+pub use cloud::{Cloud, CloudKind, LaunchMode, NamedGroup};
 
 /// Every limit of the program that is not a key of the configuration.
 pub mod limits {
@@ -78,6 +78,12 @@ pub mod limits {
     pub const EC2_CALL: Duration = Duration::from_secs(40);
     /// Pages of one answer of EC2: it has some 1,400 instance types, a hundred to a page.
     pub const EC2_PAGES: u32 = 64;
+    /// How long the first listing waits for launch templates, node groups and instance types.
+    pub const TEMPLATES: Duration = Duration::from_secs(30);
+    /// How long a later one does.
+    pub const TEMPLATES_LATER: Duration = Duration::from_secs(1);
+    /// Such calls at once.
+    pub const TEMPLATE_CALLS: usize = 8;
 }
 
 /// The whole configuration.

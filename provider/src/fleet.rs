@@ -4,6 +4,7 @@
 pub mod denied;
 pub mod group;
 pub mod intents;
+pub mod learned;
 pub mod ledger;
 pub mod listing;
 pub mod offering;
@@ -21,6 +22,7 @@ use crate::{
     fleet::{
         group::{Group, GroupId, InstanceId, InstanceState},
         intents::{Intent, IntentId, Placeholder},
+        learned::Learned,
     },
     timestamp::Timestamp,
 };
@@ -211,6 +213,8 @@ pub struct Fleet {
     gone: Arc<BTreeMap<InstanceId, Gone>>,
     /// When the last listing was asked for.
     listed_at: Option<Timestamp>,
+    /// What real nodes of the groups turned out to be.
+    learned: Arc<BTreeMap<GroupId, Learned>>,
     /// What a state file said of groups that no listing has shown yet.
     unplaced: ledger::Saved,
 }
@@ -237,6 +241,17 @@ impl Fleet {
         self.group(group)
     }
 
+    /// What real nodes of that group turned out to be.
+    #[must_use]
+    pub fn learned(&self, group: &str) -> Option<&Learned> {
+        self.learned.get(group)
+    }
+
+    /// Takes in what a real node of that group turned out to be; the next listing shows it.
+    pub fn learn(&mut self, group: GroupId, learned: Learned) {
+        Arc::make_mut(&mut self.learned).insert(group, learned);
+    }
+
     /// Changes one group and brings its target up to date.
     fn change<T>(&mut self, group: &str, change: impl FnOnce(&mut GroupView) -> T) -> Option<T> {
         let view = Arc::make_mut(self.groups.get_mut(group)?);
@@ -247,4 +262,4 @@ impl Fleet {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -28,8 +28,9 @@ use crate::{
     expander::bought::{Bought, Offer},
     fleet::{
         Fleet,
-        group::{InstanceId, Overrides},
+        group::{GroupId, InstanceId, Overrides},
         intents::IntentId,
+        learned::Learned,
         ledger::{Denied, Named},
         offering::Offerings,
         template::Dialect,
@@ -77,6 +78,8 @@ pub enum Command {
     Offered(Vec<Offer>),
     /// CA showed this machine as a real Node.
     Seen(String),
+    /// CA plans with these real nodes.
+    Learned(Vec<(GroupId, Learned)>),
     /// Another configuration is in force.
     Reload(Box<Config>),
 }
@@ -294,6 +297,10 @@ impl Keeper {
                     self.changed.bought = true;
                 }
                 Command::Seen(instance) => self.seen(&instance, now),
+                Command::Learned(nodes) => {
+                    nodes.into_iter().for_each(|(group, node)| self.fleet.learn(group, node));
+                    self.changed.fleet = true;
+                }
                 Command::Reload(config) => self.configure(&config),
             }
         }

@@ -154,7 +154,7 @@ impl Tasks {
 
 /// How nodes are labelled: the configuration's word on the GPU label goes first, then the cloud's.
 pub(crate) fn dialect(config: &Config, gpu_label: Option<String>) -> Dialect {
-    let mut dialect = Dialect::aws();
+    let mut dialect = if config.cloud.kind == CloudKind::Aws { Dialect::aws() } else { Dialect::sim() };
     dialect.gpu_label = config.gpu_label.clone().or(gpu_label).unwrap_or(dialect.gpu_label);
     dialect
 }

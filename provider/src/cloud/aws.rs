@@ -4,11 +4,14 @@
 
 mod access;
 mod activities;
+mod allocatable;
 mod buying;
 pub mod calls;
 mod desired;
+mod discovery;
 pub mod doctor;
 mod ec2;
+mod eks;
 mod errors;
 mod groups;
 mod launch;
@@ -18,17 +21,18 @@ pub mod prices;
 mod rebalance;
 mod states;
 mod tags;
+mod template;
 mod terminate;
 mod types;
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::HashSet,
     path::PathBuf,
     sync::{Arc, Mutex},
 };
 
 use async_trait::async_trait;
-use aws_sdk_autoscaling::{Client, types::AutoScalingGroup};
+use aws_sdk_autoscaling::Client;
 
 use crate::{
     cloud::{Cloud, CloudError, Kept, Launch, Launched, Listed},
@@ -39,14 +43,11 @@ use crate::{
 
 use desired::Growth;
 
-pub use groups::{Discovery, DiscoveryError};
+pub use discovery::{Discovery, DiscoveryError, Ours};
 
 /// The node label by which cluster-autoscaler knows a GPU machine on AWS. EKS does not set it: the group's user data or
 /// its `node-template/label` tag must.
 pub const GPU_LABEL: &str = "k8s.amazonaws.com/accelerator";
-const GPU_RESOURCE: &str = "nvidia.com/gpu";
-/// Groups in one page; the API's own limit.
-const PAGE: i32 = 100;
 
 /// Where and as whom, and which groups.
 #[derive(Clone, Debug, Default)]
@@ -61,8 +62,10 @@ pub struct Settings {
     pub dual_stack: bool,
     /// The operator's own prices.
     pub price_overrides: Option<PathBuf>,
-    /// A group is ours when any of these matches.
-    pub discovery: Vec<Discovery>,
+    /// Which groups.
+    pub ours: Ours,
+    /// The VPC CNI hands out prefixes, which allows more pods on a machine.
+    pub prefixes: bool,
     /// Which call machines are asked for with.
     pub launch: LaunchMode,
     /// Suspend the process `AZRebalance` of groups that machines are launched into by zone.
@@ -76,7 +79,8 @@ impl Settings {
     /// A discovery spec that is none; the configuration's own check finds it first.
     pub fn of(config: &Config) -> anyhow::Result<Self> {
         let cloud = &config.cloud;
-        let discovery = cloud.specs().iter().map(|spec| spec.parse()).collect::<Result<_, _>>()?;
+        let specs = cloud.specs().iter().map(|spec| spec.parse()).collect::<Result<_, _>>()?;
+        let ours = Ours { specs, groups: cloud.groups.clone(), exclude: cloud.exclude.clone() };
         let (region, endpoint, price_overrides) =
             (cloud.region.clone(), cloud.endpoint.clone(), cloud.price_overrides.clone());
         Ok(Self {
@@ -85,7 +89,8 @@ impl Settings {
             fips: cloud.fips,
             dual_stack: cloud.dual_stack,
             price_overrides,
-            discovery,
+            ours,
+            prefixes: cloud.prefix_delegation,
             launch: cloud.launch,
             suspend_az_rebalance: cloud.suspend_az_rebalance,
         })
@@ -96,7 +101,9 @@ impl Settings {
 pub struct AutoScaling {
     client: Client,
     region: String,
-    discovery: Vec<Discovery>,
+    ours: Ours,
+    prefixes: bool,
+    sources: template::Sources,
     prices: prices::Prices,
     mode: LaunchMode,
     orders: buying::Orders,
@@ -113,11 +120,15 @@ impl AutoScaling {
     pub async fn connect(settings: Settings, metrics: Arc<Metrics>) -> Result<Self, CloudError> {
         let access::Access { sdk, region, .. } = access::Access::load(&settings, metrics).await?;
         let ec2 = ec2::Ec2::new(&sdk, &region);
-        let prices = prices::Prices::new(ec2, &region, settings.price_overrides);
+        let prices = prices::Prices::new(ec2.clone(), &region, settings.price_overrides);
+        let client = Client::new(&sdk);
+        let sources = template::Sources::new(ec2, aws_sdk_eks::Client::new(&sdk), client.clone());
         Ok(Self {
-            client: Client::new(&sdk),
+            client,
             region,
-            discovery: settings.discovery,
+            ours: settings.ours,
+            prefixes: settings.prefixes,
+            sources,
             prices,
             mode: settings.launch,
             orders: buying::Orders::default(),
@@ -125,39 +136,25 @@ impl AutoScaling {
             standby: Mutex::default(),
         })
     }
-
-    async fn discovered(&self, by: &Discovery) -> Result<Vec<AutoScalingGroup>, CloudError> {
-        let request = self.client.describe_auto_scaling_groups().set_filters(Some(by.filters()));
-        let mut pages = request.max_records(PAGE).into_paginator().send();
-        let mut found = Vec::new();
-        while let Some(page) = pages.next().await {
-            let page = page.map_err(|error| errors::failed("DescribeAutoScalingGroups", &error))?;
-            found.extend(page.auto_scaling_groups.unwrap_or_default());
-        }
-        Ok(found)
-    }
 }
 
 #[async_trait]
 impl Cloud for AutoScaling {
     async fn list(&self) -> Result<Vec<Listed>, CloudError> {
-        let mut found = BTreeMap::new();
-        let mut standby = HashSet::new();
-        for by in &self.discovery {
-            for asg in self.discovered(by).await? {
-                let growth = Growth::of(&asg);
-                let Some(listed) = groups::listed(asg, &self.region) else { continue };
-                standby.extend(growth.in_standby.iter().cloned());
-                found.insert(listed.group.id.clone(), (listed, growth));
-            }
-        }
-        self.note_standby(standby);
-        let mut listing = Vec::with_capacity(found.len());
-        for (group, (mut listed, growth)) in found {
-            listed.standing = Some(self.standing(&group, &growth).await);
+        let groups: Vec<_> = self.ours.find(&self.client).await?.into_values().collect();
+        self.sources.refresh(&groups).await;
+        let growths: Vec<Growth> = groups.iter().map(Growth::of).collect();
+        self.note_standby(growths.iter().flat_map(|growth| growth.in_standby.iter().cloned()).collect());
+        let mut listing: Vec<Listed> = self.sources.facts(|facts| {
+            let view = groups::View { ours: &self.ours, facts, region: &self.region, prefixes: self.prefixes };
+            groups.iter().filter_map(|group| groups::listed(group, &view)).collect()
+        });
+        groups::apart(&mut listing);
+        for (listed, growth) in listing.iter_mut().zip(&growths) {
+            let group = listed.group.id.clone();
+            listed.standing = Some(self.standing(&group, growth).await);
             listed.group.warnings.extend(growth.warnings());
-            listed.group.warnings.extend(self.rebalance(&group, &growth).await);
-            listing.push(listed);
+            listed.group.warnings.extend(self.rebalance(&group, growth).await);
         }
         self.prices.put_on(&mut listing).await;
         Ok(listing)

@@ -111,7 +111,7 @@ impl Problems<'_> {
     #[cfg(feature = "aws")]
     fn aws(&mut self) {
         let specs = self.config.cloud.specs();
-        if specs.is_empty() {
+        if specs.is_empty() && self.config.cloud.groups.is_empty() {
             self.say("cloud", "does not say which groups are ours", "name the cluster: `clusterName: my-cluster`");
         }
         for problem in specs.iter().filter_map(|spec| spec.parse::<crate::cloud::aws::Discovery>().err()) {

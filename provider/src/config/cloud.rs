@@ -43,6 +43,29 @@ pub struct Cloud {
     /// `aws`: suspend the process `AZRebalance` of groups with several zones, which ends machines that nobody named.
     #[serde(default)]
     pub suspend_az_rebalance: bool,
+    /// `aws`: groups by name, whatever their tags.
+    #[serde(default)]
+    pub groups: Vec<NamedGroup>,
+    /// `aws`: names of groups that are not ours, whatever their tags; `*` and `?` as in a shell.
+    #[serde(default)]
+    pub exclude: Vec<String>,
+    /// `aws`: the VPC CNI runs with `ENABLE_PREFIX_DELEGATION`, which allows more pods on a machine.
+    #[serde(default)]
+    pub prefix_delegation: bool,
+}
+
+/// A group by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct NamedGroup {
+    /// The name of the Auto Scaling group.
+    pub name: String,
+    /// Fewest machines; the group's own minimum by default.
+    #[serde(default)]
+    pub min: Option<u32>,
+    /// Most machines; the group's own maximum by default.
+    #[serde(default)]
+    pub max: Option<u32>,
 }
 
 /// Which call machines are asked for with on AWS.

@@ -25,7 +25,8 @@ impl Room {
     /// The room on one machine of this shape.
     #[must_use]
     pub fn of(shape: &Shape) -> Self {
-        let extended = shape.gpus.iter().map(|gpus| (gpus.resource.clone(), u64::from(gpus.count))).collect();
+        let gpus = shape.gpus.iter().map(|gpus| (gpus.resource.clone(), u64::from(gpus.count)));
+        let extended = shape.extended.clone().into_iter().chain(gpus).collect();
         Self {
             cpu_milli: shape.cpu_milli.saturating_sub(shape.reserved_cpu_milli),
             memory: shape.memory.saturating_sub(shape.reserved_memory),

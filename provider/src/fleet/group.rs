@@ -100,8 +100,14 @@ pub struct Shape {
     pub reserved_cpu_milli: u64,
     /// Held back from pods, in bytes.
     pub reserved_memory: u64,
+    /// Held back from pods, in bytes.
+    #[serde(default)]
+    pub reserved_ephemeral_storage: u64,
     /// None on a machine without GPUs.
     pub gpus: Option<Gpus>,
+    /// Further resources by name, e.g. `hugepages-2Mi` in bytes or `vpc.amazonaws.com/efa` in pieces.
+    #[serde(default)]
+    pub extended: BTreeMap<String, u64>,
 }
 
 /// A node taint, as in core/v1.
@@ -141,8 +147,33 @@ pub struct Overrides {
     pub ignore_daemon_sets_utilization: Option<bool>,
 }
 
+impl Overrides {
+    /// Each of these over each of theirs.
+    #[must_use]
+    pub fn over(&self, theirs: &Self) -> Self {
+        Self {
+            scale_down_utilization_threshold: self
+                .scale_down_utilization_threshold
+                .or(theirs.scale_down_utilization_threshold),
+            scale_down_gpu_utilization_threshold: self
+                .scale_down_gpu_utilization_threshold
+                .or(theirs.scale_down_gpu_utilization_threshold),
+            scale_down_unneeded_time: self.scale_down_unneeded_time.or(theirs.scale_down_unneeded_time),
+            scale_down_unready_time: self.scale_down_unready_time.or(theirs.scale_down_unready_time),
+            max_node_provision_time: self.max_node_provision_time.or(theirs.max_node_provision_time),
+            zero_or_max_node_scaling: self.zero_or_max_node_scaling.or(theirs.zero_or_max_node_scaling),
+            ignore_daemon_sets_utilization: self
+                .ignore_daemon_sets_utilization
+                .or(theirs.ignore_daemon_sets_utilization),
+        }
+    }
+}
+
+mod resources;
 /// Durations in configuration files: `90s`, `15m`, `1h`, or a bare number of seconds.
 pub mod seconds;
+
+pub use resources::is_accelerator;
 
 /// A node group as its cloud describes it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -16,6 +16,7 @@ use crate::{
         Fleet, Gone, GroupView, InstanceView,
         group::{GroupId, Instance, InstanceId, InstanceState, Refusal},
         intents::{Intent, IntentId, parse_placeholder},
+        learned::Learned,
     },
     timestamp::Timestamp,
 };
@@ -87,6 +88,7 @@ pub struct Saved {
     pub(super) gone: BTreeMap<InstanceId, Gone>,
     /// Machines of groups that still wait for some: what is not among them, came of what was asked for.
     pub(super) known: BTreeMap<GroupId, BTreeSet<InstanceId>>,
+    pub(super) learned: BTreeMap<GroupId, Learned>,
 }
 
 /// How long a refused place is shown to CA, if CA does not delete it before (it does so in its next loop).
@@ -103,7 +105,8 @@ impl Fleet {
     #[must_use]
     pub fn restore(mut saved: Saved) -> Self {
         let gone = std::mem::take(&mut saved.gone);
-        Self { gone: gone.into(), unplaced: saved, ..Self::default() }
+        let learned = std::mem::take(&mut saved.learned);
+        Self { gone: gone.into(), learned: learned.into(), unplaced: saved, ..Self::default() }
     }
 
     /// What a later process needs.
@@ -111,6 +114,7 @@ impl Fleet {
     pub fn saved(&self) -> Saved {
         let mut saved = self.unplaced.clone();
         saved.gone = (*self.gone).clone();
+        saved.learned = (*self.learned).clone();
         for view in self.groups.values() {
             saved.intents.extend(view.intents.iter().cloned());
             let doomed = view.instances.iter().filter(|it| it.doomed);

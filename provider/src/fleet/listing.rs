@@ -51,6 +51,7 @@ impl Fleet {
     /// Takes a whole listing in. Groups that are not in it are gone, with everything that was asked of them.
     pub fn listed(&mut self, listing: Vec<Listed>, reading: Reading<'_>) -> Vec<Event> {
         let mut old = std::mem::take(&mut self.groups);
+        let mut learned = Arc::unwrap_or_clone(std::mem::take(&mut self.learned));
         let mut events = Vec::new();
         let mut gone = Vec::new();
         let before = self.listed_at.replace(reading.begun);
@@ -58,12 +59,16 @@ impl Fleet {
         let past = self.gone.clone();
         for Listed { mut group, instances, standing } in listing {
             if let Some(overrides) = reading.overrides.get(group.id.as_str()) {
-                group.overrides = merged(overrides, &group.overrides);
+                group.overrides = overrides.over(&group.overrides);
             }
             if group.overrides.zero_or_max_node_scaling == Some(true) {
                 group.warnings.push(ZERO_OR_MAX.to_owned());
             }
             let id = group.id.clone();
+            // What another machine than the one described now taught is of no use.
+            if learned.get_mut(&id).is_some_and(|real| !real.apply(&mut group, reading.dialect)) {
+                learned.remove(&id);
+            }
             let known = old.remove(id.as_str());
             let mut view = self.renewed(known.as_deref(), group, reading.dialect);
             let restored = self.unplaced.known.remove(&id);
@@ -91,6 +96,8 @@ impl Fleet {
                 (machines > 0).then(|| Event::Cancelled { intent: intent.id.clone(), machines })
             }));
         }
+        learned.retain(|id, _| self.groups.contains_key(id));
+        self.learned = learned.into();
         self.reindex(gone, reading.now);
         events
     }
@@ -132,23 +139,6 @@ impl Fleet {
             let gone = gone.into_iter().map(|(id, group, doomed)| (id, Gone { group, at: now, doomed }));
             Arc::make_mut(&mut self.gone).extend(gone);
         }
-    }
-}
-
-/// Each of ours over each of theirs.
-fn merged(ours: &Overrides, theirs: &Overrides) -> Overrides {
-    Overrides {
-        scale_down_utilization_threshold: ours
-            .scale_down_utilization_threshold
-            .or(theirs.scale_down_utilization_threshold),
-        scale_down_gpu_utilization_threshold: ours
-            .scale_down_gpu_utilization_threshold
-            .or(theirs.scale_down_gpu_utilization_threshold),
-        scale_down_unneeded_time: ours.scale_down_unneeded_time.or(theirs.scale_down_unneeded_time),
-        scale_down_unready_time: ours.scale_down_unready_time.or(theirs.scale_down_unready_time),
-        max_node_provision_time: ours.max_node_provision_time.or(theirs.max_node_provision_time),
-        zero_or_max_node_scaling: ours.zero_or_max_node_scaling.or(theirs.zero_or_max_node_scaling),
-        ignore_daemon_sets_utilization: ours.ignore_daemon_sets_utilization.or(theirs.ignore_daemon_sets_utilization),
     }
 }
 

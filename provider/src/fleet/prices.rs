@@ -5,11 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    fleet::{
-        GroupView,
-        group::{Group, Market},
-        template::Dialect,
-    },
+    fleet::{GroupView, group::Group, template::Dialect},
     timestamp::Timestamp,
 };
 
@@ -74,14 +70,9 @@ pub struct Rates {
 pub fn node_price<'a>(
     labels: &BTreeMap<String, String>,
     groups: impl Iterator<Item = &'a Arc<GroupView>>,
-    dialect: &Dialect,
 ) -> Option<u64> {
     let instance_type = labels.get("node.kubernetes.io/instance-type")?;
-    let market = match labels.get(&dialect.capacity_label) {
-        Some(text) if *text == dialect.spot => Some(Market::Spot),
-        Some(text) if *text == dialect.on_demand => Some(Market::OnDemand),
-        _ => None,
-    };
+    let market = Dialect::market(labels);
     let zone = labels.get("topology.kubernetes.io/zone");
     let alike = |group: &Group| {
         group.shape.instance_type == *instance_type

@@ -12,29 +12,82 @@ use crate::fleet::group::{Gpus, Group, Market, Shape};
 const KNOWN_TO_CA: [&str; 5] =
     ["nvidia.com/gpu", "amd.com/gpu", "gpu.intel.com/xe", "habana.ai/gaudi", "microsoft.com/directx"];
 
+/// Labels that tell how a machine is paid for: the label, its values on spot, its values otherwise. Source: EKS managed
+/// node groups, Karpenter 1.x, eksctl, and the label that kops and older guides set.
+const CAPACITY: [(&str, &[&str], &[&str]); 4] = [
+    (CAPACITY_LABEL, &["SPOT"], &["ON_DEMAND", "CAPACITY_BLOCK"]),
+    ("karpenter.sh/capacity-type", &["spot"], &["on-demand", "reserved"]),
+    ("node-lifecycle", &["spot"], &["on-demand"]),
+    ("node.kubernetes.io/lifecycle", &["spot"], &["normal", "on-demand"]),
+];
+
+/// The capacity label of EKS managed node groups.
+pub const CAPACITY_LABEL: &str = "eks.amazonaws.com/capacityType";
+
+/// GPU models a fleet may come to have. CA asks once in its life, so what is bought later must stand here, too.
+/// Source: cluster-autoscaler's own list for AWS, and EC2's accelerated types of 2026-08.
+const MODELS: [&str; 24] = [
+    "nvidia-tesla-k80",
+    "nvidia-tesla-m60",
+    "nvidia-tesla-p100",
+    "nvidia-tesla-v100",
+    "nvidia-tesla-t4",
+    "nvidia-tesla-a100",
+    "nvidia-m60",
+    "nvidia-v100",
+    "nvidia-t4",
+    "nvidia-t4g",
+    "nvidia-a100",
+    "nvidia-a10g",
+    "nvidia-l4",
+    "nvidia-l40s",
+    "nvidia-h100",
+    "nvidia-h200",
+    "nvidia-b200",
+    "nvidia-b300",
+    "nvidia-gb200",
+    "nvidia-gb300",
+    "nvidia-rtx-pro-4500",
+    "nvidia-rtx-pro-server-6000",
+    "amd-radeon-pro-v520",
+    "habana-gaudi",
+];
+
 /// How nodes are labelled on one cloud.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dialect {
     /// The label whose value is the GPU model.
     pub gpu_label: String,
-    /// The label that tells spot from on-demand.
-    pub capacity_label: String,
-    /// Its value on a spot node.
-    pub spot: String,
-    /// Its value on an on-demand node.
-    pub on_demand: String,
+    /// Whether every node carries [`CAPACITY_LABEL`]; else those whose group says so, as EKS's managed node groups do.
+    pub marks_market: bool,
 }
 
 impl Dialect {
     /// The labels of EKS nodes.
     #[must_use]
     pub fn aws() -> Self {
-        Self {
-            gpu_label: "k8s.amazonaws.com/accelerator".to_owned(),
-            capacity_label: "eks.amazonaws.com/capacityType".to_owned(),
-            spot: "SPOT".to_owned(),
-            on_demand: "ON_DEMAND".to_owned(),
-        }
+        Self { gpu_label: "k8s.amazonaws.com/accelerator".to_owned(), marks_market: false }
+    }
+
+    /// The labels of the embedded cloud's nodes.
+    #[must_use]
+    pub fn sim() -> Self {
+        Self { marks_market: true, ..Self::aws() }
+    }
+
+    /// Every GPU model that a node may be labelled with, as far as it is known beforehand.
+    pub fn gpu_models() -> impl Iterator<Item = &'static str> {
+        MODELS.into_iter()
+    }
+
+    /// How a machine with these labels is paid for; None when they do not tell.
+    #[must_use]
+    pub fn market(labels: &BTreeMap<String, String>) -> Option<Market> {
+        CAPACITY.iter().find_map(|(label, spot, on_demand)| match labels.get(*label)?.as_str() {
+            value if spot.contains(&value) => Some(Market::Spot),
+            value if on_demand.contains(&value) => Some(Market::OnDemand),
+            _ => None,
+        })
     }
 
     /// Whether CA knows this resource as a GPU.
@@ -49,13 +102,15 @@ impl Dialect {
         gpus.count > 0 && Self::is_gpu(&gpus.resource)
     }
 
+    /// Whether nodes of `group` should carry the GPU label, and nothing says that they do.
+    #[must_use]
+    pub fn lacks_gpu_label(&self, group: &Group) -> bool {
+        group.shape.gpus.as_ref().is_some_and(Self::labels_gpus) && !group.labels.contains_key(&self.gpu_label)
+    }
+
     /// The labels of a new node, except the host name, which CA makes up.
     #[must_use]
     pub fn labels(&self, group: &Group) -> BTreeMap<String, String> {
-        let market = match group.market {
-            Market::Spot => &self.spot,
-            Market::OnDemand => &self.on_demand,
-        };
         let mut labels = BTreeMap::new();
         let mut put = |key: &str, value: &str| labels.insert(key.to_owned(), value.to_owned());
         put("kubernetes.io/arch", &group.shape.arch);
@@ -65,7 +120,9 @@ impl Dialect {
         if let Some(zone) = group.zones.first() {
             put("topology.kubernetes.io/zone", zone);
         }
-        put(&self.capacity_label, market);
+        if self.marks_market {
+            put(CAPACITY_LABEL, if group.market == Market::Spot { "SPOT" } else { "ON_DEMAND" });
+        }
         labels.extend(group.labels.clone());
         match &group.shape.gpus {
             Some(gpus) if Self::labels_gpus(gpus) => {
@@ -82,7 +139,6 @@ impl Dialect {
 /// The Node that a new machine of `group` would be, once its device plugin has spoken.
 #[must_use]
 pub fn node(group: &Group, dialect: &Dialect) -> Node {
-    let Shape { reserved_cpu_milli, reserved_memory, .. } = group.shape;
     let taint = |taint: &crate::fleet::group::Taint| Taint {
         key: Some(taint.key.clone()),
         value: Some(taint.value.clone()),
@@ -96,20 +152,24 @@ pub fn node(group: &Group, dialect: &Dialect) -> Node {
         }),
         spec: Some(NodeSpec { taints: group.taints.iter().map(taint).collect(), ..NodeSpec::default() }),
         status: Some(NodeStatus {
-            capacity: resources(&group.shape, 0, 0),
-            allocatable: resources(&group.shape, reserved_cpu_milli, reserved_memory),
+            capacity: resources(&group.shape, false),
+            allocatable: resources(&group.shape, true),
             conditions: conditions(),
         }),
     }
 }
 
-fn resources(shape: &Shape, cpu_held: u64, memory_held: u64) -> BTreeMap<String, Quantity> {
+fn resources(shape: &Shape, allocatable: bool) -> BTreeMap<String, Quantity> {
+    let left = |whole: u64, held: u64| if allocatable { whole.saturating_sub(held) } else { whole };
     let mut resources = BTreeMap::new();
     let mut put = |name: &str, text: String| resources.insert(name.to_owned(), Quantity { string: Some(text) });
-    put("cpu", format!("{}m", shape.cpu_milli.saturating_sub(cpu_held)));
-    put("memory", shape.memory.saturating_sub(memory_held).to_string());
-    put("ephemeral-storage", shape.ephemeral_storage.to_string());
+    put("cpu", format!("{}m", left(shape.cpu_milli, shape.reserved_cpu_milli)));
+    put("memory", left(shape.memory, shape.reserved_memory).to_string());
+    put("ephemeral-storage", left(shape.ephemeral_storage, shape.reserved_ephemeral_storage).to_string());
     put("pods", shape.pods.to_string());
+    for (name, count) in &shape.extended {
+        put(name, count.to_string());
+    }
     if let Some(gpus) = &shape.gpus {
         put(&gpus.resource, gpus.count.to_string());
     }

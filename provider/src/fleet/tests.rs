@@ -34,6 +34,8 @@ pub(crate) fn group(id: &str, min: u32, max: u32) -> Group {
             pods: 58,
             reserved_cpu_milli: 80,
             reserved_memory: 1 << 30,
+            reserved_ephemeral_storage: 0,
+            extended: BTreeMap::new(),
             gpus: Some(crate::fleet::group::Gpus {
                 model: "nvidia-a10g".to_owned(),
                 count: 1,
@@ -68,7 +70,7 @@ fn fleet(min: u32, max: u32, ids: &[&str]) -> Fleet {
 }
 
 fn list(fleet: &mut Fleet, group: Group, instances: Vec<Instance>, at: u64) -> Vec<Event> {
-    let (now, dialect) = (Timestamp(at), Dialect::aws());
+    let (now, dialect) = (Timestamp(at), Dialect::sim());
     let reading = Reading { begun: now, now, dialect: &dialect, overrides: &BTreeMap::new() };
     fleet.listed(vec![Listed::new(group, instances)], reading)
 }

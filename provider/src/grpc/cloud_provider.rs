@@ -92,7 +92,7 @@ impl cloud_provider_server::CloudProvider for CloudProvider {
         }
         let node = request.node.unwrap_or_default();
         let (name, labels) = (node.name.clone(), words::labels(node));
-        let micros = prices::node_price(&labels, snapshot.fleet.groups(), &self.shared.dialect);
+        let micros = prices::node_price(&labels, snapshot.fleet.groups());
         let micros = micros.ok_or_else(|| Status::not_found(format!("no priced group is like node \"{name}\"")))?;
         Ok(Response::new(wire::PricingNodePriceResponse { price: words::dollars(micros, hours) }))
     }
@@ -126,7 +126,8 @@ impl cloud_provider_server::CloudProvider for CloudProvider {
         let snapshot = self.snapshot()?;
         let labelled = |gpus: &&Gpus| Dialect::labels_gpus(gpus);
         let gpus = snapshot.fleet.groups().filter_map(|view| view.group.shape.gpus.as_ref()).filter(labelled);
-        let gpu_types: HashMap<_, _> = gpus.map(|gpus| (gpus.model.clone(), prost_types::Any::default())).collect();
+        let models = gpus.map(|gpus| gpus.model.clone()).chain(Dialect::gpu_models().map(ToOwned::to_owned));
+        let gpu_types: HashMap<_, _> = models.map(|model| (model, prost_types::Any::default())).collect();
         Ok(Response::new(wire::GetAvailableGpuTypesResponse { gpu_types }))
     }
 

@@ -3,6 +3,7 @@
 //! [`crate::expander::bought::Bought::purchase`] for what becomes of that).
 
 mod fields;
+mod nodes;
 pub(super) mod pods;
 
 use std::{
@@ -21,7 +22,7 @@ use crate::{
     config::limits,
     decisions::Decisions,
     expander::{Choice, Decision, PodAsk, Policy, bought::Offer, choose},
-    fleet::group::GroupId,
+    fleet::{group::GroupId, learned::Learned},
     keeper::{Command, Handle, clock},
     metrics::Metrics,
     snapshot::Snapshot,
@@ -56,7 +57,10 @@ impl Expander {
         let (snapshot, policy, now) = (self.keeper.snapshot(), self.policy.load_full(), clock());
         // Tens of MiB take tens of milliseconds: not on a thread that answers reads.
         let work = tokio::task::spawn_blocking(move || decide(request, &snapshot, &policy, now));
-        let (decision, offers) = work.await.map_err(|error| Status::internal(error.to_string()))??;
+        let (decision, offers, learned) = work.await.map_err(|error| Status::internal(error.to_string()))??;
+        if !learned.is_empty() {
+            self.keeper.tell(Command::Learned(learned));
+        }
         // Before the answer, so that the increase it causes finds it.
         self.keeper.note(Command::Offered(offers)).await.map_err(|error| Status::unavailable(error.to_string()))?;
         Ok(Arc::new(decision))
@@ -99,20 +103,25 @@ fn encode(decision: &Decision) -> BestOptionsResponse {
 }
 
 fn decide(
-    request: BestOptionsRequest,
+    mut request: BestOptionsRequest,
     snapshot: &Snapshot,
     policy: &Policy,
     now: Timestamp,
-) -> Result<(Decision, Vec<Offer>), Status> {
+) -> Result<(Decision, Vec<Offer>, Lessons), Status> {
     if snapshot.synced_at.is_none() {
         return Err(Status::unavailable("the cloud has not been listed yet"));
     }
+    let (old, new) = (std::mem::take(&mut request.node_map), std::mem::take(&mut request.node_bytes_map));
+    let learned = nodes::learned(if new.is_empty() { &old } else { &new }, &snapshot.fleet, now);
     let choices = choices(request, snapshot, now)?;
     let decision = choose(&choices, &snapshot.bought, policy, now);
-    Ok((decision, choices.iter().map(Choice::offer).collect()))
+    Ok((decision, choices.iter().map(Choice::offer).collect(), learned))
 }
 
-/// The request in our words. Node maps are left alone: what a group's machines are is known better from its cloud.
+/// What real nodes taught of their groups.
+type Lessons = Vec<(GroupId, Learned)>;
+
+/// The request in our words.
 fn choices(request: BestOptionsRequest, snapshot: &Snapshot, now: Timestamp) -> Result<Vec<Choice<'_>>, Status> {
     let mut pods = pods::Pods::default();
     request.options.into_iter().map(|option| choice(option, &mut pods, snapshot, now)).collect()

@@ -26,7 +26,7 @@ fn keeper(events: &str) -> (TempDir, Keeper, Handle) {
     let config = Config::parse(text, &folder.path().join("windlass.yaml")).unwrap();
     let metrics = Arc::new(Metrics::new().unwrap());
     let unsynced = Ready::default().wait_for("it");
-    let parts = Parts { cloud, dialect: Arc::new(Dialect::aws()), metrics, unsynced };
+    let parts = Parts { cloud, dialect: Arc::new(Dialect::sim()), metrics, unsynced };
     let (keeper, handle) = Keeper::new(&config, parts).unwrap();
     (folder, keeper, handle)
 }

@@ -13,7 +13,7 @@ use crate::{
 pub(crate) fn fleet(scenario: &str, now: Timestamp) -> Fleet {
     let scenario = Scenario::parse(scenario, Path::new("scenario.yaml")).unwrap();
     let machines = Machines::start(&scenario, now);
-    let (mut fleet, dialect) = (Fleet::default(), Dialect::aws());
+    let (mut fleet, dialect) = (Fleet::default(), Dialect::sim());
     let reading = Reading { begun: now, now, dialect: &dialect, overrides: &BTreeMap::new() };
     fleet.listed(machines.list(&scenario, now), reading);
     fleet

@@ -26,6 +26,7 @@ const HOMES: &[(&str, &[&str])] = &[
         &[
             "provider/src/config",
             "provider/src/cloud/sim/scenario",
+            "provider/src/cloud/aws/template/user_data",
             "provider/src/expander/priority",
             "agent/src/config",
         ],

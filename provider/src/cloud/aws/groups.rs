@@ -1,98 +1,60 @@
-//! An Auto Scaling group as AWS describes it, in our words; and how groups are found.
+//! An Auto Scaling group as AWS describes it, in our words.
 
-use std::{fmt, str::FromStr};
+use std::collections::{BTreeMap, HashMap};
 
-use aws_sdk_autoscaling::types::{AutoScalingGroup, Filter, Instance as AsgInstance, InstancesDistribution};
-use serde::Deserialize;
+use aws_sdk_autoscaling::types::{AutoScalingGroup, InstancesDistribution};
 
-use super::{GPU_LABEL, states, tags, types};
+use super::{GPU_LABEL, discovery::Ours, states, tags, template, types};
 use crate::{
     cloud::Listed,
-    fleet::group::{Group, Market},
+    fleet::{
+        group::{Group, GroupId, InstanceId, InstanceState, Market},
+        template::Dialect,
+    },
 };
 
-/// One auto-discovery spec in cluster-autoscaler's own syntax, `asg:tag=key[=value][,key[=value]…]`: a group matches
-/// when it has all of these tags. Several specs are alternatives.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct Discovery(Vec<(String, Option<String>)>);
-
-/// A spec that is not of the form.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "\"{0}\" is no discovery spec; write asg:tag=k8s.io/cluster-autoscaler/enabled,k8s.io/cluster-autoscaler/<cluster>"
-)]
-pub struct DiscoveryError(String);
-
-impl FromStr for Discovery {
-    type Err = DiscoveryError;
-
-    fn from_str(text: &str) -> Result<Self, DiscoveryError> {
-        let wrong = || DiscoveryError(text.to_owned());
-        let tags = text.strip_prefix("asg:tag=").ok_or_else(wrong)?;
-        let pair = |tag: &str| match tag.split_once('=') {
-            Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
-            None => (tag.to_owned(), None),
-        };
-        let tags: Vec<_> = tags.split(',').map(|tag| pair(tag.trim())).collect();
-        if tags.iter().any(|(key, _)| key.is_empty()) { Err(wrong()) } else { Ok(Self(tags)) }
-    }
+/// What a listing is read with.
+pub(super) struct View<'a> {
+    pub(super) ours: &'a Ours,
+    pub(super) facts: &'a template::Facts,
+    pub(super) region: &'a str,
+    /// The CNI hands out prefixes.
+    pub(super) prefixes: bool,
 }
 
-impl TryFrom<String> for Discovery {
-    type Error = DiscoveryError;
-
-    fn try_from(text: String) -> Result<Self, DiscoveryError> {
-        text.parse()
-    }
-}
-
-impl fmt::Display for Discovery {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let pair = |(key, value): &(String, Option<String>)| match value {
-            Some(value) => format!("{key}={value}"),
-            None => key.clone(),
-        };
-        write!(out, "asg:tag={}", self.0.iter().map(pair).collect::<Vec<_>>().join(","))
-    }
-}
-
-impl Discovery {
-    /// The same as filters of `DescribeAutoScalingGroups`.
-    pub(super) fn filters(&self) -> Vec<Filter> {
-        let filter = |(key, value): &(String, Option<String>)| match value {
-            Some(value) => Filter::builder().name(format!("tag:{key}")).values(value).build(),
-            None => Filter::builder().name("tag-key").values(key).build(),
-        };
-        self.0.iter().map(filter).collect()
-    }
-}
-
-/// The group and its machines; None for one without a name or on its way out.
-pub(super) fn listed(asg: AutoScalingGroup, region: &str) -> Option<Listed> {
-    let id = asg.auto_scaling_group_name.clone().filter(|_| asg.status.is_none())?;
-    let mut described =
-        tags::describe(asg.tags().iter().filter_map(|tag| Some((tag.key()?, tag.value().unwrap_or("")))));
-    let instance_type = instance_type(&asg, &described);
-    let mut shape = types::shape(&instance_type).unwrap_or_else(|| types::unknown(&instance_type));
+/// The group and its machines; None for one without a name.
+pub(super) fn listed(asg: &AutoScalingGroup, view: &View<'_>) -> Option<Listed> {
+    let id = asg.auto_scaling_group_name.clone()?;
+    let own = tags::describe(asg.tags().iter().filter_map(|tag| Some((tag.key()?, tag.value().unwrap_or("")))));
+    let told = own.labels.get("node.kubernetes.io/instance-type").cloned();
+    let machine = template::machine(asg, view.facts, told.as_deref(), view.prefixes);
+    // A node group's tags stand over those of its Auto Scaling group, which EKS does not carry over.
+    let described = own.under(tags::describe(machine.tags.iter().map(|(key, value)| (key.as_str(), value.as_str()))));
+    let mut shape = machine.shape.unwrap_or_else(|| types::unknown(told.as_deref().unwrap_or_default()));
     described.reshape(&mut shape);
-    let market = market(&asg, &described);
+    let mut labels = machine.labels;
+    labels.extend(described.labels);
+    let mut taints = machine.taints;
+    taints.retain(|taint| !described.taints.iter().any(|it| (&it.key, &it.effect) == (&taint.key, &taint.effect)));
+    taints.extend(described.taints);
+    let named = view.ours.named(&id);
     let mut group = Group {
+        min: named.and_then(|named| named.min).unwrap_or_else(|| bound(asg.min_size)),
+        max: named.and_then(|named| named.max).unwrap_or_else(|| bound(asg.max_size)),
         id: id.into(),
-        min: bound(asg.min_size),
-        max: bound(asg.max_size),
-        market,
-        region: region.to_owned(),
-        zones: zones(&asg),
+        market: market(asg, &labels, machine.market),
+        region: view.region.to_owned(),
+        zones: zones(asg),
         shape,
-        labels: described.labels,
-        taints: described.taints,
+        labels,
+        taints,
         price_micros: None,
         price_origin: None,
         overrides: described.overrides,
         warnings: described.warnings,
     };
-    group.warnings.extend(warnings(&group));
+    group.warnings.extend(machine.warnings);
+    group.warnings.extend(warnings(asg, &group));
     labelled_model(&mut group);
     let suspended = |process| asg.suspended_processes().iter().any(|it| it.process_name() == Some(process));
     let replaces = !suspended("ReplaceUnhealthy") && !suspended("Terminate");
@@ -110,55 +72,95 @@ fn zones(asg: &AutoScalingGroup) -> Vec<String> {
     zones
 }
 
-/// The type a new machine would have, as far as the Auto Scaling API tells: a mixed policy names types, a group with
-/// machines shows theirs, and a tag can say it. What stands in a launch template is not seen from here.
-fn instance_type(asg: &AutoScalingGroup, described: &tags::Described) -> String {
-    let overrides = asg.mixed_instances_policy().and_then(|policy| policy.launch_template());
-    let named = overrides.and_then(|template| template.overrides().iter().find_map(|it| it.instance_type()));
-    let told = || described.labels.get("node.kubernetes.io/instance-type").map(String::as_str);
-    let seen = || asg.instances().iter().find_map(AsgInstance::instance_type);
-    named.or_else(told).or_else(seen).unwrap_or_default().to_owned()
-}
-
 fn distribution(asg: &AutoScalingGroup) -> Option<&InstancesDistribution> {
     asg.mixed_instances_policy()?.instances_distribution()
 }
 
-/// Spot when a mixed policy leaves nothing to on-demand, or when EKS's label says so.
-fn market(asg: &AutoScalingGroup, described: &tags::Described) -> Market {
-    let all_spot = distribution(asg).is_some_and(|it| {
+/// As the nodes' labels say; else spot when a mixed policy leaves nothing to on-demand, or the launch template asks for
+/// it.
+fn market(asg: &AutoScalingGroup, labels: &BTreeMap<String, String>, launched: Option<Market>) -> Market {
+    let all_spot = |it: &InstancesDistribution| {
         it.on_demand_base_capacity().unwrap_or(0) == 0 && it.on_demand_percentage_above_base_capacity() == Some(0)
-    });
-    let labelled = described.labels.get("eks.amazonaws.com/capacityType").is_some_and(|value| value == "SPOT");
-    if all_spot || labelled { Market::Spot } else { Market::OnDemand }
+    };
+    let distributed = || distribution(asg).map(|it| if all_spot(it) { Market::Spot } else { Market::OnDemand });
+    Dialect::market(labels).or_else(distributed).or(launched).unwrap_or(Market::OnDemand)
 }
 
 /// What a person should know of this group.
-fn warnings(group: &Group) -> Vec<String> {
+fn warnings(asg: &AutoScalingGroup, group: &Group) -> Vec<String> {
+    let policy = asg.mixed_instances_policy().and_then(|policy| policy.launch_template());
+    let weights = policy.into_iter().flat_map(|it| it.overrides()).filter_map(|it| it.weighted_capacity());
+    let weighted = weights.into_iter().any(|weight| weight != "1");
     let shape = &group.shape;
+    let unknown = shape.cpu_milli == 0 || shape.memory == 0 || shape.pods == 0;
+    let beyond = group.max > bound(asg.max_size) || group.min < bound(asg.min_size);
     let rows = [
         (
             shape.instance_type.is_empty(),
             "its instance type is not known: tag it with k8s.io/cluster-autoscaler/node-template/label/node.kubernetes.io/instance-type",
         ),
         (
-            shape.cpu_milli == 0 || shape.memory == 0 || shape.pods == 0,
+            unknown,
             "its capacity is not known: tag it with k8s.io/cluster-autoscaler/node-template/resources/{cpu,memory,pods}",
         ),
         (group.zones.is_empty(), "it has no Availability Zone"),
-        (group.min > group.max, "its minimum is above its maximum"),
+        (group.min > group.max, "its minimum is above its maximum: it is neither scaled up nor down"),
+        (beyond, "its bounds in the configuration are wider than those of its Auto Scaling group, which AWS keeps to"),
         (
-            shape.gpus.is_some() && !group.labels.contains_key(GPU_LABEL),
-            "no tag says that its nodes carry k8s.amazonaws.com/accelerator at registration: a node without it is bought twice",
+            weighted,
+            "its mixed policy weighs instance types: AWS counts weights where the autoscaler counts machines; take the weights away",
+        ),
+        (
+            Dialect::aws().lacks_gpu_label(group),
+            "nothing says that its nodes carry k8s.amazonaws.com/accelerator at registration (a label in the node group, the user data or a tag): a node without it is bought twice",
         ),
     ];
-    rows.into_iter().filter(|(is, _)| *is).map(|(_, text)| text.to_owned()).collect()
+    let told = rows.into_iter().filter(|(is, _)| *is).map(|(_, text)| text.to_owned());
+    told.chain(several_zones(group)).collect()
 }
 
-/// The GPU model is the value of the label, where a tag tells it.
+/// CA is shown one node for the whole group, and a node is in one zone.
+fn several_zones(group: &Group) -> Option<String> {
+    let [first, .., _] = group.zones.as_slice() else { return None };
+    Some(format!(
+        "its machines come up in {}, and the autoscaler takes a new one to be in {first}: a pod bound to another zone does not make it grow; one group for each zone is best",
+        group.zones.join(", ")
+    ))
+}
+
+/// The GPU model is the value of the label, where someone tells it.
 fn labelled_model(group: &mut Group) {
     if let (Some(gpus), Some(model)) = (&mut group.shape.gpus, group.labels.get(GPU_LABEL)) {
         gpus.model.clone_from(model);
+    }
+}
+
+/// A machine is one group's alone. While it moves from one to another AWS may name both: it stays with the one that does
+/// not let it go, and both say so.
+pub(super) fn apart(listing: &mut [Listed]) {
+    let mut claims: HashMap<InstanceId, Vec<(usize, InstanceState)>> = HashMap::new();
+    for (at, listed) in listing.iter().enumerate() {
+        for instance in &listed.instances {
+            claims.entry(instance.id.clone()).or_default().push((at, instance.state));
+        }
+    }
+    claims.retain(|_, claims| claims.len() > 1);
+    let mut claims: Vec<_> = claims.into_iter().collect();
+    claims.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    for (id, claims) in claims {
+        let Some(keeper) = claims.iter().find(|(_, state)| *state != InstanceState::Deleting).or(claims.first()) else {
+            continue;
+        };
+        let names: Vec<GroupId> =
+            claims.iter().filter_map(|(at, _)| listing.get(*at)).map(|it| it.group.id.clone()).collect();
+        for (at, _) in &claims {
+            let Some(listed) = listing.get_mut(*at) else { continue };
+            let others: Vec<&str> = names.iter().filter(|it| **it != listed.group.id).map(GroupId::as_str).collect();
+            listed.group.warnings.push(format!("machine {id} is claimed by {}, too", others.join(" and ")));
+            if *at != keeper.0 {
+                listed.instances.retain(|instance| instance.id != id);
+            }
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use windlass_proto::quantity;
 
-use crate::fleet::group::{Gpus, Overrides, Shape, Taint, seconds};
+use crate::fleet::group::{Overrides, Shape, Taint, seconds};
 
 const TEMPLATE: &str = "k8s.io/cluster-autoscaler/node-template/";
 
@@ -34,6 +34,19 @@ pub(super) fn describe<'a>(tags: impl Iterator<Item = (&'a str, &'a str)>) -> De
 }
 
 impl Described {
+    /// With `over` over it.
+    pub(super) fn under(mut self, over: Self) -> Self {
+        self.labels.extend(over.labels);
+        self.resources.extend(over.resources);
+        let replaced =
+            |taint: &Taint| over.taints.iter().any(|it| (&it.key, &it.effect) == (&taint.key, &taint.effect));
+        self.taints.retain(|taint| !replaced(taint));
+        self.taints.extend(over.taints);
+        self.overrides = over.overrides.over(&self.overrides);
+        self.warnings.extend(over.warnings);
+        self
+    }
+
     fn read(&mut self, key: &str, value: &str) -> Result<(), String> {
         match key.split_once('/') {
             Some(("label", name)) => {
@@ -51,39 +64,8 @@ impl Described {
     }
 
     /// Puts what the tags say of resources over what the instance type says.
-    pub(super) fn reshape(&mut self, shape: &mut Shape) {
-        for (name, text) in &self.resources {
-            let whole = quantity::value(text).ok().and_then(|value| u64::try_from(value).ok());
-            let Some(value) = whole else { continue };
-            match name.as_str() {
-                "cpu" => shape.cpu_milli = milli(text).unwrap_or(shape.cpu_milli),
-                "memory" => shape.memory = value,
-                "ephemeral-storage" => shape.ephemeral_storage = value,
-                "pods" => shape.pods = u32::try_from(value).unwrap_or(u32::MAX),
-                super::GPU_RESOURCE => gpus(shape, u32::try_from(value).unwrap_or(u32::MAX)),
-                _ => self
-                    .warnings
-                    .push(format!("tag {TEMPLATE}resources/{name}: this resource is not shown to the autoscaler yet")),
-            }
-        }
-        shape.reserved_cpu_milli = shape.reserved_cpu_milli.min(shape.cpu_milli);
-        shape.reserved_memory = shape.reserved_memory.min(shape.memory);
-    }
-}
-
-fn milli(text: &str) -> Option<u64> {
-    u64::try_from(quantity::milli_value(text).ok()?).ok()
-}
-
-/// More or fewer GPUs than the machine has: time-slicing replicas, or a machine whose type is not in the table.
-fn gpus(shape: &mut Shape, count: u32) {
-    match &mut shape.gpus {
-        _ if count == 0 => shape.gpus = None,
-        Some(gpus) => gpus.count = count,
-        None => {
-            let resource = super::GPU_RESOURCE.to_owned();
-            shape.gpus = Some(Gpus { model: "nvidia".to_owned(), count, memory_mib: 0, resource });
-        }
+    pub(super) fn reshape(&self, shape: &mut Shape) {
+        shape.overlay(&self.resources);
     }
 }
 
@@ -162,9 +144,9 @@ mod tests {
 
     #[test]
     fn resources_go_over_the_instance_type() {
-        let mut described =
+        let described =
             read(&[("resources/nvidia.com/gpu", "4"), ("resources/cpu", "3500m"), ("resources/pods", "58")]);
-        let mut shape = super::super::types::shape("g5.xlarge").unwrap();
+        let mut shape = super::super::types::unknown("g5.xlarge");
         described.reshape(&mut shape);
         assert_eq!((shape.gpus.unwrap().count, shape.cpu_milli, shape.pods), (4, 3500, 58));
     }

@@ -102,6 +102,8 @@ fn group(words: &[&str]) -> Group {
             pods: 110,
             reserved_cpu_milli: 0,
             reserved_memory: 0,
+            reserved_ephemeral_storage: 0,
+            extended: BTreeMap::new(),
             gpus,
         },
         labels: BTreeMap::new(),

@@ -3,12 +3,13 @@
 use prost::Message as _;
 
 use super::*;
+use crate::fleet::group::Market;
 use crate::fleet::{Counts, template, tests::group};
 
 fn view(id: &str, change: impl FnOnce(&mut Group)) -> Arc<GroupView> {
     let mut group = group(id, 0, 9);
     change(&mut group);
-    let template = Arc::new(template::node(&group, &Dialect::aws()));
+    let template = Arc::new(template::node(&group, &Dialect::sim()));
     let template_bytes = template.encode_to_vec().into();
     Arc::new(GroupView {
         group,
@@ -38,14 +39,14 @@ fn three() -> Vec<Arc<GroupView>> {
 
 #[test]
 fn a_node_is_priced_by_its_labels() {
-    let (groups, dialect) = (three(), Dialect::aws());
+    let (groups, dialect) = (three(), Dialect::sim());
     for view in &groups {
         let labels = dialect.labels(&view.group);
-        assert_eq!(node_price(&labels, groups.iter(), &dialect), view.group.price_micros);
+        assert_eq!(node_price(&labels, groups.iter()), view.group.price_micros);
     }
     let unknown = BTreeMap::from([("node.kubernetes.io/instance-type".to_owned(), "p9.huge".to_owned())]);
     for labels in [unknown, BTreeMap::new()] {
-        assert_eq!(node_price(&labels, groups.iter(), &dialect), None);
+        assert_eq!(node_price(&labels, groups.iter()), None);
     }
 }
 
@@ -59,9 +60,9 @@ fn a_node_costs_what_its_own_zone_costs() {
     let dialect = Dialect::aws();
     let mut labels = dialect.labels(&group.group);
     labels.insert("topology.kubernetes.io/zone".to_owned(), "zone-b".to_owned());
-    assert_eq!(node_price(&labels, std::iter::once(&group), &dialect), Some(5));
+    assert_eq!(node_price(&labels, std::iter::once(&group)), Some(5));
     labels.remove("topology.kubernetes.io/zone");
-    assert_eq!(node_price(&labels, std::iter::once(&group), &dialect), Some(400_000));
+    assert_eq!(node_price(&labels, std::iter::once(&group)), Some(400_000));
 }
 
 #[test]

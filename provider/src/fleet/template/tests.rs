@@ -13,7 +13,7 @@ fn text(resources: &BTreeMap<String, Quantity>) -> Vec<String> {
 fn a_template_has_all_that_a_kubelet_would_say() {
     let mut of = group("g", 0, 3);
     of.labels.insert("team".to_owned(), "vision".to_owned());
-    let node = node(&of, &Dialect::aws());
+    let node = node(&of, &Dialect::sim());
     let labels: Vec<String> =
         node.metadata.as_ref().unwrap().labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     assert_eq!(
@@ -39,7 +39,7 @@ fn a_template_has_all_that_a_kubelet_would_say() {
 
 #[test]
 fn equal_groups_give_equal_bytes() {
-    let bytes = || node(&group("g", 0, 3), &Dialect::aws()).encode_to_vec();
+    let bytes = || node(&group("g", 0, 3), &Dialect::sim()).encode_to_vec();
     assert!((0..20).all(|_| bytes() == bytes()));
 }
 
@@ -51,7 +51,7 @@ fn what_ca_does_not_know_as_a_gpu_carries_no_gpu_label() {
         let mut of = group("g", 0, 3);
         of.labels.insert("k8s.amazonaws.com/accelerator".to_owned(), "by hand".to_owned());
         of.shape.gpus.as_mut().unwrap().resource = resource.to_owned();
-        let node = node(&of, &Dialect::aws());
+        let node = node(&of, &Dialect::sim());
         let has = node.metadata.unwrap().labels.contains_key("k8s.amazonaws.com/accelerator");
         assert_eq!(has, labelled, "{resource}");
         assert_eq!(node.status.unwrap().capacity[resource].string(), "1");

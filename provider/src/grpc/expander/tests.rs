@@ -26,7 +26,8 @@ fn ask(options: Vec<WireOption>) -> Result<(Decision, Vec<Offer>), Status> {
     let request = BestOptionsRequest { options, ..BestOptionsRequest::default() };
     // Over the wire and back, as the server has it.
     let request = BestOptionsRequest::decode(Bytes::from(request.encode_to_vec())).unwrap();
-    decide(request, &snapshot(TWINS, NOW), &Policy::default(), NOW)
+    let answer = decide(request, &snapshot(TWINS, NOW), &Policy::default(), NOW);
+    answer.map(|(decision, offers, _)| (decision, offers))
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use aws_sdk_autoscaling::Client;
 
-use super::super::{access::Access, errors, groups::Discovery};
+use super::super::{access::Access, discovery::Discovery, errors};
 use crate::{cloud::CloudError, config::Config, doctor::Finding, expander::plural};
 
 const ABOUT: &str = "tags";

@@ -184,6 +184,8 @@ fn shape(at: &At<'_>, written: &WrittenGroup) -> Result<Shape, ScenarioError> {
         pods: written.pods,
         reserved_cpu_milli: held_cpu.transpose()?.unwrap_or(0),
         reserved_memory: held_memory.transpose()?.unwrap_or(0),
+        reserved_ephemeral_storage: 0,
+        extended: BTreeMap::new(),
         gpus: written.gpu.as_ref().map(|gpu| gpus(&at.under("gpu"), gpu)).transpose()?,
     };
     if shape.cpu_milli <= shape.reserved_cpu_milli {
