@@ -75,9 +75,10 @@ impl Dialect {
         Self { marks_market: true, ..Self::aws() }
     }
 
-    /// Every GPU model that a node may be labelled with, as far as it is known beforehand.
-    pub fn gpu_models() -> impl Iterator<Item = &'static str> {
-        MODELS.into_iter()
+    /// GPU models that a node may come to be labelled with, beyond those the groups have now; the embedded cloud has all
+    /// its groups from the start.
+    pub fn gpu_models(&self) -> impl Iterator<Item = &'static str> {
+        MODELS.into_iter().filter(|_| !self.marks_market)
     }
 
     /// How a machine with these labels is paid for; None when they do not tell.

@@ -126,7 +126,7 @@ impl cloud_provider_server::CloudProvider for CloudProvider {
         let snapshot = self.snapshot()?;
         let labelled = |gpus: &&Gpus| Dialect::labels_gpus(gpus);
         let gpus = snapshot.fleet.groups().filter_map(|view| view.group.shape.gpus.as_ref()).filter(labelled);
-        let models = gpus.map(|gpus| gpus.model.clone()).chain(Dialect::gpu_models().map(ToOwned::to_owned));
+        let models = gpus.map(|gpus| gpus.model.clone()).chain(self.shared.dialect.gpu_models().map(ToOwned::to_owned));
         let gpu_types: HashMap<_, _> = models.map(|model| (model, prost_types::Any::default())).collect();
         Ok(Response::new(wire::GetAvailableGpuTypesResponse { gpu_types }))
     }
