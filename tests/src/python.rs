@@ -16,6 +16,11 @@ pub fn moto() -> anyhow::Result<PathBuf> {
     environment("moto", include_str!("../python/moto.txt"))
 }
 
+/// The `python` of the environment with `grpc_tools.protoc`, for building programs of others.
+pub fn protoc() -> anyhow::Result<PathBuf> {
+    environment("protoc", include_str!("../python/protoc.txt"))
+}
+
 /// Two test programs at once wait for each other.
 fn environment(name: &str, requirements: &str) -> anyhow::Result<PathBuf> {
     let program = std::env::current_exe().context("where this program lies")?;

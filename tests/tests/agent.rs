@@ -15,6 +15,8 @@ mod agent {
     mod pages;
     /// A real Prometheus and promtool.
     mod prometheus;
+    /// What others ask of dcgm-exporter, and what we hand out.
+    mod queries;
     /// Programs of others on the same NVML.
     mod readers;
     /// TLS, users, files that change, formats: who gets what over which door.
