@@ -160,6 +160,9 @@ pub struct Args {
     #[expect(missing_docs, reason = "clap would show it as a heading")]
     #[command(flatten)]
     pub kubernetes: Kubernetes,
+    /// Which DCGM families are shown, and under which names: a counters CSV in dcgm-exporter's format, read again when it changes
+    #[arg(long, env = "WINDLASS_COLLECTORS", value_name = "FILE")]
+    pub collectors: Option<PathBuf>,
     /// TLS, basic authentication, headers: a file in the format of Prometheus' exporter-toolkit, read again when it changes
     #[arg(long, env = "WINDLASS_WEB_CONFIG_FILE", value_name = "FILE")]
     pub web_config_file: Option<PathBuf>,
@@ -220,6 +223,8 @@ pub struct Config {
     pub node_name: String,
     /// Names of the DCGM series.
     pub dcgm_names: DcgmNames,
+    /// A counters CSV.
+    pub collectors: Option<PathBuf>,
     /// TLS and basic authentication.
     pub web_config_file: Option<PathBuf>,
     /// Most series on a page.
@@ -243,6 +248,7 @@ impl Default for Config {
             sample_interval: Duration::from_secs(1),
             node_name: "localhost".into(),
             dcgm_names: DcgmNames::Compat,
+            collectors: None,
             web_config_file: None,
             max_series: 20_000,
         }
@@ -251,6 +257,7 @@ impl Default for Config {
 
 impl From<Args> for Config {
     fn from(args: Args) -> Self {
+        let given = |file: &PathBuf| !file.as_os_str().is_empty();
         let path = |text: String| (!text.is_empty()).then(|| PathBuf::from(text));
         Self {
             listen: args.listen,
@@ -266,7 +273,8 @@ impl From<Args> for Config {
             kubernetes: args.kubernetes,
             sample_interval: args.sample_interval,
             dcgm_names: args.dcgm_names,
-            web_config_file: args.web_config_file.filter(|file| !file.as_os_str().is_empty()),
+            collectors: args.collectors.filter(given),
+            web_config_file: args.web_config_file.filter(given),
             max_series: args.max_series,
         }
     }

@@ -3,17 +3,16 @@
 
 pub mod forms;
 
-use std::borrow::Cow;
+mod labels;
 
-use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+use self::labels::{add, by, dcgm_labels, gpu_labels, instances, labelled, share_labels};
+use prometheus::proto::{Counter, Gauge, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder as _, TextEncoder};
 
+use crate::attribution::Snapshot;
 use crate::attribution::totals::Totals;
-use crate::attribution::{InstanceUse, Snapshot};
-use crate::config::DcgmNames;
-use crate::families::{self, By, Family, Get, GpuRow, Kind, Own, Sample, ShareRow};
-use crate::gpu::{Gpu, MigInstance};
-use crate::pods::Owner;
+use crate::families::choice::Choice;
+use crate::families::{self, Family, Get, GpuRow, Kind, Own, Sample, ShareRow};
 use crate::pods::identity::Identities;
 
 /// What a page is made from.
@@ -28,8 +27,8 @@ pub struct Sources<'a> {
     pub time: f64,
     /// The `node` label.
     pub node: &'a str,
-    /// Names of the DCGM series.
-    pub names: DcgmNames,
+    /// The DCGM families, with their names.
+    pub choice: &'a Choice,
     /// The agent about itself.
     pub own: &'a Own<'a>,
     /// Most series that the page may have.
@@ -71,10 +70,11 @@ impl Dropped {
 pub fn render(sources: &Sources<'_>, room: usize) -> prometheus::Result<Page> {
     let mut rows = Rows::new(sources);
     let mut page = Page { text: Vec::with_capacity(room + room / 8), ..Page::default() };
-    for family in families::table() {
-        let Some(name) = family.name_as(sources.names) else { continue };
+    let native = families::native().map(|family| (family, family.name, family.kind, family.help));
+    let dcgm = sources.choice.shown.iter().map(|shown| (shown.family, &*shown.name, shown.kind, &*shown.help));
+    for (family, name, kind, help) in native.chain(dcgm) {
         let mut lent = Lent::default();
-        rows.lend(family, sources.own, &mut lent);
+        rows.lend(family, kind, sources.own, &mut lent);
         page.dropped.long_label += lent.long_label;
         let free = sources.series_max.saturating_sub(page.series);
         if lent.metrics.len() > free {
@@ -90,8 +90,8 @@ pub fn render(sources: &Sources<'_>, room: usize) -> prometheus::Result<Page> {
         page.series += lent.metrics.len();
         let mut encoded = MetricFamily::default();
         encoded.set_name(name.to_owned());
-        encoded.set_help(family.help.to_owned());
-        encoded.set_field_type(match family.kind {
+        encoded.set_help(help.to_owned());
+        encoded.set_field_type(match kind {
             Kind::Counter => MetricType::COUNTER,
             Kind::Gauge => MetricType::GAUGE,
         });
@@ -172,10 +172,10 @@ impl<'a> Rows<'a> {
     }
 
     /// Fills in a family's values and lends the label sets for which there is one.
-    fn lend(&mut self, family: &Family, own: &Own<'_>, lent: &mut Lent) {
+    fn lend(&mut self, family: &Family, kind: Kind, own: &Own<'_>, lent: &mut Lent) {
         let Self { node, gpus, shares, slots } = self;
         let [gpu, share, dcgm_gpu, dcgm_share, dcgm_rest] = slots;
-        let (kind, node) = (family.kind, *node);
+        let node = *node;
         let metric = |(pairs, value): Sample| {
             let mut metric = labelled(pairs.into_iter());
             set(&mut metric, kind, value);
@@ -202,6 +202,15 @@ impl<'a> Rows<'a> {
                 let shown = |row: &GpuRow<'_>| rest(row).filter(|value| row.gpu.holders != 1 || *value > 0.0);
                 fill(lent, Scope::DcgmShare, kind, dcgm_share, shares.iter().map(share));
                 fill(lent, Scope::DcgmRest, kind, dcgm_rest, gpus.iter().map(shown));
+            }
+            Get::DcgmBy(get) => {
+                let with = |(row, slot): (&GpuRow<'_>, &Slot)| {
+                    let ((pairs, value), mut metric) = (get(row)?, slot.clone()?);
+                    add(&mut metric, pairs.into_iter());
+                    set(&mut metric, kind, value);
+                    Some(metric)
+                };
+                lent.gather(gpus.iter().zip(dcgm_gpu.iter()).filter_map(with));
             }
             Get::Own(get) => lent.gather(get(own).into_iter().map(metric)),
         }
@@ -253,130 +262,6 @@ fn set(metric: &mut Metric, kind: Kind, value: f64) {
 fn holder<'r, 'a>(shares: &'r [ShareRow<'a>], gpu: usize) -> Option<&'r ShareRow<'a>> {
     let mut held = shares.iter().filter(|row| row.share.gpu == gpu && row.share.held && row.instance.is_none());
     held.next().filter(|_| held.next().is_none())
-}
-
-fn gpu_labels(row: &GpuRow<'_>, node: &str) -> Metric {
-    labelled(gpu_pairs(row, node).into_iter())
-}
-
-fn gpu_pairs(row: &GpuRow<'_>, node: &str) -> [(&'static str, String); 4] {
-    let identity = &row.gpu.gpu.identity;
-    [
-        ("gpu", identity.index.to_string()),
-        ("uuid", (*identity.uuid).to_owned()),
-        ("model", identity.model.as_deref().unwrap_or_default().to_owned()),
-        ("node", node.to_owned()),
-    ]
-}
-
-/// The series of one GPU that differ in one more label.
-fn by(row: &GpuRow<'_>, label: &'static str, get: fn(&GpuRow<'_>) -> By, node: &str) -> Vec<Sample> {
-    let sample = |(word, value): (Cow<'static, str>, f64)| {
-        let mut pairs = gpu_pairs(row, node).to_vec();
-        pairs.push((label, word.into_owned()));
-        (pairs, value)
-    };
-    get(row).into_iter().map(sample).collect()
-}
-
-/// The series of one GPU's MIG instances.
-fn instances(row: &GpuRow<'_>, get: impl Fn(&MigInstance, &InstanceUse) -> Option<f64>, node: &str) -> Vec<Sample> {
-    let Gpu { identity, mig, .. } = &row.gpu.gpu;
-    let sample = |(instance, rest): (&MigInstance, &InstanceUse)| {
-        let pairs = vec![
-            ("gpu", identity.index.to_string()),
-            ("uuid", (*instance.uuid).to_owned()),
-            ("mig_profile", (*instance.profile).to_owned()),
-            ("gpu_instance", instance.gpu_instance.map_or_else(String::new, |id| id.to_string())),
-            ("node", node.to_owned()),
-        ];
-        Some((pairs, get(instance, rest)?))
-    };
-    mig.iter().flatten().zip(&row.gpu.instances).filter_map(sample).collect()
-}
-
-fn share_labels(row: &ShareRow<'_>, sources: &Sources<'_>) -> Metric {
-    let identity = &row.gpu.gpu.identity;
-    let owner = &row.share.owner;
-    let pairs: [(&str, String); 7] = [
-        ("namespace", (*owner.namespace).to_owned()),
-        ("pod", (*owner.pod).to_owned()),
-        ("container", (*owner.container).to_owned()),
-        ("gpu", identity.index.to_string()),
-        ("uuid", row.instance.map_or(&*identity.uuid, |instance| &*instance.uuid).to_owned()),
-        ("mig_profile", row.instance.map_or("", |instance| &*instance.profile).to_owned()),
-        ("node", sources.node.to_owned()),
-    ];
-    labelled(pairs.into_iter().chain(identity_pairs(owner, sources)))
-}
-
-/// The labels of a pod's identity.
-fn identity_pairs<'a>(owner: &Owner, sources: &Sources<'a>) -> impl Iterator<Item = (&'a str, String)> + use<'a> {
-    let labels = sources.identities.of(owner).map(|identity| identity.labels.as_slice());
-    labels.unwrap_or_default().iter().map(|(name, value)| (&**name, (**value).to_owned()))
-}
-
-/// Both kinds of row know their GPU.
-trait OfGpu {
-    fn identity(&self) -> &crate::gpu::Identity;
-}
-
-impl OfGpu for GpuRow<'_> {
-    fn identity(&self) -> &crate::gpu::Identity {
-        &self.gpu.gpu.identity
-    }
-}
-
-impl OfGpu for ShareRow<'_> {
-    fn identity(&self) -> &crate::gpu::Identity {
-        &self.gpu.gpu.identity
-    }
-}
-
-fn dcgm_labels(of: &impl OfGpu, share: Option<&ShareRow<'_>>, sources: &Sources<'_>) -> Metric {
-    let identity = of.identity();
-    let owner = share.map(|row| &row.share.owner);
-    let name = |field: fn(&Owner) -> &str| owner.map_or("", |owner| field(owner)).to_owned();
-    let mut pairs: Vec<(&str, String)> = vec![
-        ("gpu", identity.index.to_string()),
-        ("UUID", (*identity.uuid).to_owned()),
-        ("pci_bus_id", identity.pci_bus_id.as_deref().unwrap_or_default().to_owned()),
-        ("device", identity.minor.map_or_else(String::new, |minor| format!("nvidia{minor}"))),
-        ("modelName", identity.model.as_deref().unwrap_or_default().to_owned()),
-        // dcgm-exporter has changed from one to the other: rules and dashboards select on both.
-        ("Hostname", sources.node.to_owned()),
-        ("hostname", sources.node.to_owned()),
-    ];
-    if let Some(version) = &sources.snapshot.driver_version {
-        pairs.push(("DCGM_FI_DRIVER_VERSION", (**version).to_owned()));
-    }
-    if let Some(instance) = share.and_then(|row| row.instance) {
-        pairs.push(("GPU_I_PROFILE", (*instance.profile).to_owned()));
-        pairs.push(("GPU_I_ID", instance.gpu_instance.map_or_else(String::new, |id| id.to_string())));
-    }
-    pairs.push(("namespace", name(|owner| &owner.namespace)));
-    pairs.push(("pod", name(|owner| &owner.pod)));
-    pairs.push(("container", name(|owner| &owner.container)));
-    for (name, value) in owner.into_iter().flat_map(|owner| identity_pairs(owner, sources)) {
-        // dcgm-exporter shows pod labels under their own names, where the series does not have one of that name already.
-        let name = name.strip_prefix("label_").unwrap_or(name);
-        if pairs.iter().all(|(taken, _)| *taken != name) {
-            pairs.push((name, value));
-        }
-    }
-    labelled(pairs.into_iter())
-}
-
-fn labelled<'a>(pairs: impl Iterator<Item = (&'a str, String)>) -> Metric {
-    let pair = |(name, value): (&str, String)| {
-        let mut pair = LabelPair::default();
-        pair.set_name(name.to_owned());
-        pair.set_value(value);
-        pair
-    };
-    let mut metric = Metric::default();
-    metric.set_label(pairs.map(pair).collect());
-    metric
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! Every metric that the agent exports, one row each: name, type, unit, help and where the value comes from. Pure.
 //! The page, the README's table and the tests all come from these rows.
 
+pub mod choice;
+
 mod dcgm;
 mod device;
 mod gpm;
@@ -71,6 +73,8 @@ pub enum Get {
         /// What no container has.
         rest: fn(&GpuRow<'_>) -> Option<f64>,
     },
+    /// Under DCGM's labels and a GPU's further ones: one per GPU.
+    DcgmBy(fn(&GpuRow<'_>) -> Option<Sample>),
     /// The agent's own; each value with its label pairs.
     Own(fn(&Own<'_>) -> Vec<Sample>),
 }
@@ -99,14 +103,10 @@ pub struct Family {
 }
 
 impl Family {
-    /// The name under a choice of DCGM names; `None` when the family is switched off.
+    /// The name under a choice of DCGM names.
     #[must_use]
-    pub fn name_as(&self, names: DcgmNames) -> Option<&'static str> {
-        match (self.get, names) {
-            (Get::Dcgm { .. } | Get::DcgmShared { .. }, DcgmNames::Off) => None,
-            (_, DcgmNames::V46) => Some(self.renamed.unwrap_or(self.name)),
-            _ => Some(self.name),
-        }
+    pub fn name_as(&self, names: DcgmNames) -> &'static str {
+        self.renamed.filter(|_| names == DcgmNames::V46).unwrap_or(self.name)
     }
 
     /// The labels of its series, for people.
@@ -119,7 +119,7 @@ impl Family {
             Get::GpuBy { .. } => "gpu uuid model node state",
             Get::Instance(_) | Get::InstanceRest(_) => "gpu uuid mig_profile gpu_instance node",
             Get::Container(_) => "namespace pod container gpu uuid mig_profile node",
-            Get::Dcgm { .. } | Get::DcgmShared { .. } => {
+            Get::Dcgm { .. } | Get::DcgmShared { .. } | Get::DcgmBy(_) => {
                 "gpu UUID pci_bus_id device modelName Hostname hostname DCGM_FI_DRIVER_VERSION GPU_I_PROFILE GPU_I_ID namespace pod container"
             }
             Get::Own(_) => "its own",
@@ -196,8 +196,8 @@ pub struct Own<'a> {
     pub reloads: Reloads,
 }
 
-/// Every row, in the order of the page: what says that a page is full must not be what is left out of it.
-pub fn table() -> impl Iterator<Item = &'static Family> {
+/// Every row but DCGM's, in the order of the page: what says that a page is full must not be what is left out of it.
+pub fn native() -> impl Iterator<Item = &'static Family> {
     own::FAMILIES
         .iter()
         .chain(node::FAMILIES)
@@ -205,7 +205,16 @@ pub fn table() -> impl Iterator<Item = &'static Family> {
         .chain(device::FAMILIES)
         .chain(health::FAMILIES)
         .chain(gpm::FAMILIES)
-        .chain(dcgm::FAMILIES)
+}
+
+/// Every row that is shown unasked.
+pub fn table() -> impl Iterator<Item = &'static Family> {
+    native().chain(dcgm::FAMILIES)
+}
+
+/// Rows that a counters CSV may ask for.
+pub fn further() -> impl Iterator<Item = &'static Family> {
+    dcgm::FURTHER.iter()
 }
 
 #[cfg(test)]
@@ -216,7 +225,7 @@ mod tests {
     #[test]
     fn names_follow_prometheus_practice() {
         let mut names = BTreeSet::new();
-        for family in table() {
+        for family in table().chain(further()) {
             let Family { name, help, .. } = *family;
             assert!(names.insert(name), "{name} twice");
             assert!(help.ends_with('.') && help.len() >= 15, "{name}: {help}");
@@ -228,28 +237,5 @@ mod tests {
             );
             assert!(family.renamed.is_none() || foreign, "{name}");
         }
-    }
-
-    #[test]
-    fn dcgm_names_can_be_switched() {
-        let names = |choice| -> BTreeSet<_> {
-            table().filter_map(|family| family.name_as(choice)).filter(|name| name.starts_with("DCGM_")).collect()
-        };
-        for name in [
-            "GPU_UTIL",
-            "FB_USED",
-            "FB_FREE",
-            "POWER_USAGE",
-            "GPU_TEMP",
-            "SM_CLOCK",
-            "MEM_COPY_UTIL",
-            "TOTAL_ENERGY_CONSUMPTION",
-        ] {
-            assert!(names(DcgmNames::Compat).contains(format!("DCGM_FI_DEV_{name}").as_str()), "{name}");
-        }
-        for name in ["GPU_UTIL_RATIO", "BOARD_POWER_WATTS", "GPU_TEMP_CELSIUS", "FB_USED"] {
-            assert!(names(DcgmNames::V46).contains(format!("DCGM_FI_DEV_{name}").as_str()), "{name}");
-        }
-        assert!(names(DcgmNames::Off).is_empty());
     }
 }

@@ -1,7 +1,8 @@
-//! What may change while the agent runs: the web configuration. Each is read again when its file changes by content, or at once on SIGHUP;
+//! What may change while the agent runs: the web configuration, the choice of DCGM families. Each is read again when its file changes by content, or at once on SIGHUP;
 //! readers see the old whole or the new whole, and a mistake leaves the old one in force, is logged once and shows in a metric.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::anyhow;
@@ -11,8 +12,14 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::config::{Config, limits};
+use crate::config::{Config, DcgmNames, limits};
+use crate::families::choice::Choice;
 use crate::http::web::Web;
+
+const WEB: &str = "--web-config-file";
+const COLLECTORS: &str = "--collectors";
+/// Largest counters CSV: with every field of DCGM it has some 50 KiB.
+const COUNTERS_MAX: u64 = 1 << 20;
 
 /// How the last reading of a file ended.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -31,6 +38,8 @@ pub type Reloads = BTreeMap<&'static str, Reload>;
 pub struct Live {
     config: ArcSwap<Config>,
     web: ArcSwap<Web>,
+    choice: ArcSwap<Choice>,
+    counters: Mutex<Vec<u8>>,
     reloads: Mutex<Reloads>,
     complaints: Mutex<BTreeMap<&'static str, String>>,
     clock: Clock,
@@ -39,9 +48,10 @@ pub struct Live {
 impl Live {
     /// Reads every file that the settings name. Fails for whatever is wrong with one: at the start a mistake is worth an end.
     pub fn new(config: Config, clock: Clock) -> anyhow::Result<Self> {
-        let web = Web::read(config.web_config_file.as_deref())
-            .map_err(|error| complaint("--web-config-file", &config, &error))?;
+        let web = Web::read(config.web_config_file.as_deref()).map_err(|error| complaint(WEB, &config, &error))?;
         let live = Self {
+            choice: ArcSwap::from_pointee(Choice::of(config.dcgm_names)),
+            counters: Mutex::default(),
             web: ArcSwap::from_pointee(web),
             config: ArcSwap::from_pointee(config),
             reloads: Mutex::default(),
@@ -49,7 +59,11 @@ impl Live {
             clock,
         };
         if live.config().web_config_file.is_some() {
-            live.note("--web-config-file", Ok(true));
+            live.note(WEB, Ok(true));
+        }
+        if let Some(file) = &live.config().collectors {
+            live.collect(file).map_err(|error| complaint(COLLECTORS, &live.config(), &error))?;
+            live.note(COLLECTORS, Ok(true));
         }
         Ok(live)
     }
@@ -66,6 +80,12 @@ impl Live {
         self.web.load_full()
     }
 
+    /// The DCGM families in force.
+    #[must_use]
+    pub fn choice(&self) -> Arc<Choice> {
+        self.choice.load_full()
+    }
+
     /// How the files' last readings ended.
     #[must_use]
     pub fn reloads(&self) -> Reloads {
@@ -78,8 +98,38 @@ impl Live {
         if config.web_config_file.is_some() {
             let renewed = self.web().renewed(config.web_config_file.as_deref());
             let taken = renewed.map(|fresh| fresh.map(|web| self.web.store(Arc::new(web))).is_some());
-            self.note("--web-config-file", taken);
+            self.note(WEB, taken);
         }
+        if let Some(file) = &config.collectors {
+            self.note(COLLECTORS, self.collect(file));
+        }
+    }
+
+    /// Reads the counters CSV; true when it says something new. Rows that cannot be used are told and left out.
+    fn collect(&self, file: &Path) -> Result<bool, String> {
+        let bytes = crate::config::read(file, COUNTERS_MAX)?;
+        let mut known = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        if *known == bytes {
+            return Ok(false);
+        }
+        let text = std::str::from_utf8(&bytes).map_err(|_| "not a text in UTF-8")?;
+        let (mut choice, complaints) = Choice::parse(text);
+        if choice.shown.is_empty() && !complaints.rows.is_empty() {
+            return Err(format!("no row of it can be used; {}", complaints.rows.join("; ")));
+        }
+        for row in &complaints.rows {
+            tracing::warn!("{COLLECTORS} {}: {row}", file.display());
+        }
+        if !complaints.unknown.is_empty() {
+            let fields = complaints.unknown.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+            tracing::warn!("{COLLECTORS} {}: not read by the agent, left out: {fields}", file.display());
+        }
+        if self.config().dcgm_names == DcgmNames::Off {
+            choice = Choice::default();
+        }
+        self.choice.store(Arc::new(choice));
+        *known = bytes;
+        Ok(true)
     }
 
     /// Remembers and tells: what was taken over, and what is wrong, each once.
@@ -125,8 +175,9 @@ impl Live {
 
 fn complaint(flag: &str, config: &Config, error: &str) -> anyhow::Error {
     let file = match flag {
-        "--web-config-file" => config.web_config_file.as_deref(),
+        WEB => config.web_config_file.as_deref(),
+        COLLECTORS => config.collectors.as_deref(),
         _ => None,
     };
-    anyhow!("{flag} {}: {error}", file.unwrap_or(std::path::Path::new("")).display())
+    anyhow!("{flag} {}: {error}", file.unwrap_or(Path::new("")).display())
 }

@@ -202,13 +202,14 @@ impl Sampler {
     fn publish(&mut self, snapshot: &Snapshot, pods: &Pods, now: Duration, unix: f64) -> anyhow::Result<()> {
         let seen = self.notices.load();
         let own = Own { seen: Some(&seen), ..self.own(snapshot, pods, now) };
+        let choice = self.live.choice();
         let sources = Sources {
             snapshot,
             identities: &self.pods.identities.current(),
             totals: &self.totals,
             time: unix,
             node: &self.config.node_name,
-            names: self.config.dcgm_names,
+            choice: &choice,
             own: &own,
             series_max: self.config.max_series,
         };

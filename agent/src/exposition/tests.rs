@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::attribution::attribute;
-use crate::gpu::{Gpu, Identity, Memory, MigInstance, Process, ProcessUtilization, Reading};
+use crate::config::DcgmNames;
+use crate::gpu::{Gpm, Gpu, Identity, Memory, MigInstance, Process, ProcessUtilization, Reading, Xid};
 use crate::pods::identity::{LabelNames, Pod, Shown};
 use crate::pods::{Assignment, Holders, Owner, Whose};
 
@@ -67,6 +68,10 @@ fn snapshot() -> Snapshot {
 }
 
 fn page(snapshot: &Snapshot, names: DcgmNames, series_max: usize) -> (Page, String) {
+    shown(snapshot, &Choice::of(names), series_max)
+}
+
+fn shown(snapshot: &Snapshot, choice: &Choice, series_max: usize) -> (Page, String) {
     let mut totals = Totals::default();
     totals.advance(snapshot, Duration::from_secs(10), Duration::from_secs(3));
     totals.advance(snapshot, Duration::from_secs(11), Duration::from_secs(3));
@@ -77,7 +82,7 @@ fn page(snapshot: &Snapshot, names: DcgmNames, series_max: usize) -> (Page, Stri
         totals: &totals,
         time: 1_700_000_000.5,
         node: "node-1",
-        names,
+        choice,
         own: &own,
         series_max,
     };
@@ -197,6 +202,52 @@ fn names_and_hostname_can_be_switched() {
 }
 
 #[test]
+fn a_counters_file_decides_on_names_helps_types_and_labels() {
+    let (choice, _) = Choice::parse(
+        "DCGM_FI_DEV_GPU_UTIL_RATIO, gauge, Mine.\nDCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION, gauge, x\nDCGM_FI_DEV_FB_TOTAL, gauge, All.\nDCGM_FI_DEV_NAME, label, x\n",
+    );
+    let (_, text) = shown(&snapshot(), &choice, 1000);
+    let declared: Vec<_> = text.lines().filter(|line| line.starts_with("# TYPE DCGM")).collect();
+    assert_eq!(
+        declared,
+        [
+            "# TYPE DCGM_FI_DEV_GPU_UTIL_RATIO gauge",
+            "# TYPE DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION gauge",
+            "# TYPE DCGM_FI_DEV_FB_TOTAL gauge"
+        ]
+    );
+    assert!(
+        text.contains("# HELP DCGM_FI_DEV_GPU_UTIL_RATIO Mine.\n") && text.contains("# TYPE gpu_device_up gauge\n")
+    );
+    assert!(text.contains("DCGM_FI_DEV_NAME=") && !text.contains("DCGM_FI_DRIVER_VERSION="));
+}
+
+#[test]
+fn profiling_is_a_part_of_the_gpu_or_of_the_instance_and_the_last_xid_has_its_words() {
+    let gpm = |percent: f64| Some(Gpm { graphics: Some(percent), tensor: Some(percent / 2.0), ..Gpm::default() });
+    let mut snapshot = snapshot();
+    snapshot.gpus[0].gpu.gpm = gpm(50.0);
+    snapshot.gpus[2].gpu.mig.as_mut().unwrap()[0].gpm = gpm(90.0);
+    let xid = |code, last| Xid { code, count: 1, last };
+    snapshot.gpus[1].gpu.xids = vec![xid(79, 20.0), xid(31, 10.0), xid(999, 5.0)];
+    let (_, text) = page(&snapshot, DcgmNames::Compat, 1000);
+    let line = |family: &str, gpu: &str| {
+        let fits = |line: &&str| line.starts_with(&format!("{family}{{gpu=\"{gpu}\""));
+        text.lines().find(fits).unwrap_or_default().to_owned()
+    };
+    assert!(line("DCGM_FI_PROF_GR_ENGINE_ACTIVE", "0").ends_with(r#"pod="train",container="main"} 0.5"#));
+    let instance = line("DCGM_FI_PROF_GR_ENGINE_ACTIVE", "2");
+    assert!(
+        instance.contains(r#"GPU_I_ID="9""#) && instance.ends_with(r#"pod="c",container="main"} 0.9"#),
+        "{instance}"
+    );
+    assert!(line("DCGM_FI_PROF_PIPE_TENSOR_ACTIVE", "0").ends_with(" 0.25"));
+    assert!(line("DCGM_FI_DEV_XID_ERRORS", "0").ends_with(r#"err_code="0",err_msg="none"} 0"#));
+    assert!(line("DCGM_FI_DEV_XID_ERRORS", "1").ends_with(r#"err_code="79",err_msg="GPU has fallen off the bus"} 79"#));
+    assert_eq!(line("DCGM_FI_DEV_XID_ERRORS", "3"), "", "a lost GPU says nothing");
+}
+
+#[test]
 fn no_series_is_there_twice_and_each_family_is_declared_once() {
     let (page, text) = page(&snapshot(), DcgmNames::Compat, 1000);
     let (mut series, mut declared) = (BTreeSet::new(), BTreeSet::new());
@@ -254,14 +305,14 @@ fn a_pods_uid_and_labels_stand_on_its_series_escaped() {
     };
     let identities = Identities::new([pod], &shown);
     let (snapshot, totals, own) = (snapshot(), Totals::default(), Own::default());
-    let (time, node, names, series_max) = (1.0, "node-1", DcgmNames::Compat, 1000);
+    let (time, node, choice, series_max) = (1.0, "node-1", Choice::of(DcgmNames::Compat), 1000);
     let sources = Sources {
         snapshot: &snapshot,
         identities: &identities,
         totals: &totals,
         time,
         node,
-        names,
+        choice: &choice,
         own: &own,
         series_max,
     };

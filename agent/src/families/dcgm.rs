@@ -1,13 +1,17 @@
-//! The names of dcgm-exporter that dashboards (Grafana 12239) and adapter rules read, in its units: percent, MiB, MHz, millijoules.
+//! The names of dcgm-exporter that dashboards (Grafana 12239) and adapter rules read, in its units: percent, MiB, MHz, millijoules. First those that it
+//! shows unasked, then those that a counters CSV may ask for.
 //!
 //! A GPU that one container holds carries that container's labels on every series, as there. On a shared GPU `GPU_UTIL` and `FB_USED` have one
 //! series per container with its measured part and one without a pod for the rest, so that `sum` over the GPU is the GPU's value and
 //! `{pod!=""}` selects true shares; every other series of a shared GPU stands once, without a pod. (dcgm-exporter repeats the GPU's whole
 //! value for each pod.) A MIG instance that is held has `FB_USED`, `FB_FREE` and `FB_RESERVED` with `GPU_I_ID` and `GPU_I_PROFILE`.
 
-use super::Get::{Dcgm, DcgmShared};
+use super::Get::{Dcgm, DcgmBy, DcgmShared};
 use super::Kind::{Counter, Gauge};
 use super::{Family, GpuRow, Kind};
+use crate::gpu::{Gpm, Gpu, MigInstance};
+
+mod xid;
 
 const MIB: f64 = 1_048_576.0;
 
@@ -17,17 +21,92 @@ fn mebibytes(bytes: u64) -> f64 {
 
 /// Names of 4.6 are aliases of the same fields: values keep their scale (`GPU_UTIL_RATIO` still counts to 100).
 const fn row(
-    name: [&'static str; 2],
+    [name, renamed]: [&'static str; 2],
     kind: Kind,
     unit: &'static str,
     help: &'static str,
     gpu: fn(&GpuRow<'_>) -> Option<f64>,
 ) -> Family {
-    let [name, renamed] = name;
     Family { name, renamed: Some(renamed), kind, unit, help, get: Dcgm { gpu, instance: |_| None } }
 }
 
+/// A name that 4.6 kept.
+const fn kept(
+    name: &'static str,
+    kind: Kind,
+    unit: &'static str,
+    help: &'static str,
+    gpu: fn(&GpuRow<'_>) -> Option<f64>,
+) -> Family {
+    row([name, name], kind, unit, help, gpu)
+}
+
+/// One of the profiling fields: of the GPU, or of a MIG instance in parts of that instance.
+const fn profiling(
+    [name, renamed]: [&'static str; 2],
+    unit: &'static str,
+    help: &'static str,
+    gpu: fn(&GpuRow<'_>) -> Option<f64>,
+    instance: fn(&MigInstance) -> Option<f64>,
+) -> Family {
+    Family { name, renamed: Some(renamed), kind: Gauge, unit, help, get: Dcgm { gpu, instance } }
+}
+
+fn gpm(row: &GpuRow<'_>, field: fn(&Gpm) -> Option<f64>) -> Option<f64> {
+    field(row.gpu.gpu.gpm.as_ref()?)
+}
+
+/// A counter of the chip's units as a part of 1.
+fn part(row: &GpuRow<'_>, field: fn(&Gpm) -> Option<f64>) -> Option<f64> {
+    gpm(row, field).map(|percent| percent / 100.0)
+}
+
+fn instance_part(instance: &MigInstance, field: fn(&Gpm) -> Option<f64>) -> Option<f64> {
+    field(instance.gpm.as_ref()?).map(|percent| percent / 100.0)
+}
+
+fn count(value: Option<u64>) -> Option<f64> {
+    value.map(|count| count as f64)
+}
+
+fn flag(value: Option<bool>) -> Option<f64> {
+    value.map(|is| f64::from(u8::from(is)))
+}
+
+/// Nanoseconds for which a reason held clocks down.
+fn violation(gpu: &Gpu, reason: &str) -> Option<f64> {
+    let throttled = gpu.throttled.iter().find(|throttled| throttled.reason == reason)?;
+    Some((throttled.seconds * 1e9).round())
+}
+
+/// What dcgm-exporter shows where nobody says otherwise.
 pub(super) const FAMILIES: &[Family] = &[
+    kept("DCGM_FI_DEV_SM_CLOCK", Gauge, "MHz", "SM clock frequency (in MHz).", |row| {
+        row.gpu.gpu.sm_clock_hertz.map(|hertz| hertz / 1e6)
+    }),
+    kept("DCGM_FI_DEV_MEM_CLOCK", Gauge, "MHz", "Memory clock frequency (in MHz).", |row| {
+        row.gpu.gpu.memory_clock_hertz.map(|hertz| hertz / 1e6)
+    }),
+    row(
+        ["DCGM_FI_DEV_MEMORY_TEMP", "DCGM_FI_DEV_MEMORY_TEMP_CELSIUS"],
+        Gauge,
+        "celsius",
+        "Memory temperature (in C).",
+        |row| row.gpu.gpu.memory_temperature_celsius,
+    ),
+    row(["DCGM_FI_DEV_GPU_TEMP", "DCGM_FI_DEV_GPU_TEMP_CELSIUS"], Gauge, "celsius", "GPU temperature (in C).", |row| {
+        row.gpu.gpu.temperature_celsius
+    }),
+    row(["DCGM_FI_DEV_POWER_USAGE", "DCGM_FI_DEV_BOARD_POWER_WATTS"], Gauge, "watts", "Power draw (in W).", |row| {
+        row.gpu.gpu.power_watts
+    }),
+    kept(
+        "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION",
+        Counter,
+        "millijoules",
+        "Energy since the driver was loaded (in mJ).",
+        |row| row.gpu.gpu.energy_joules.map(|joules| joules * 1e3),
+    ),
     Family {
         name: "DCGM_FI_DEV_GPU_UTIL",
         renamed: Some("DCGM_FI_DEV_GPU_UTIL_RATIO"),
@@ -36,13 +115,19 @@ pub(super) const FAMILIES: &[Family] = &[
         help: "GPU utilization (in %); on a shared GPU each container's measured part, and the rest without a pod.",
         get: DcgmShared { share: |row| row.share.utilization, rest: |row| row.gpu.unattributed_utilization },
     },
-    row(
-        ["DCGM_FI_DEV_MEM_COPY_UTIL", "DCGM_FI_DEV_MEM_COPY_UTIL"],
+    kept(
+        "DCGM_FI_DEV_MEM_COPY_UTIL",
         Gauge,
         "percent",
         "Memory utilization (in %): time in which memory was read or written.",
         |row| row.gpu.gpu.memory_copy_utilization,
     ),
+    kept("DCGM_FI_DEV_ENC_UTIL", Gauge, "percent", "Encoder utilization (in %).", |row| {
+        row.gpu.gpu.encoder_utilization
+    }),
+    kept("DCGM_FI_DEV_DEC_UTIL", Gauge, "percent", "Decoder utilization (in %).", |row| {
+        row.gpu.gpu.decoder_utilization
+    }),
     Family {
         name: "DCGM_FI_DEV_FB_USED",
         renamed: None,
@@ -76,23 +161,235 @@ pub(super) const FAMILIES: &[Family] = &[
             instance: |instance| instance.memory.map(|memory| mebibytes(memory.reserved)),
         },
     },
-    row(["DCGM_FI_DEV_POWER_USAGE", "DCGM_FI_DEV_BOARD_POWER_WATTS"], Gauge, "watts", "Power draw (in W).", |row| {
-        row.gpu.gpu.power_watts
+    Family {
+        name: "DCGM_FI_DEV_XID_ERRORS",
+        renamed: Some("DCGM_FI_DEV_XID_ERROR"),
+        kind: Gauge,
+        unit: "code",
+        help: "Code of the last Xid error since the agent started, 0 before the first; err_code and err_msg say it again.",
+        get: DcgmBy(xid::last),
+    },
+    row(
+        ["DCGM_FI_DEV_PCIE_REPLAY_COUNTER", "DCGM_FI_DEV_PCIE_REPLAY_TOTAL"],
+        Counter,
+        "packets",
+        "Packets that PCIe had to send again.",
+        |row| count(row.gpu.gpu.traffic.pcie_replays),
+    ),
+    row(
+        ["DCGM_FI_DEV_UNCORRECTABLE_REMAPPED_ROWS", "DCGM_FI_DEV_ROW_REMAP_UNCORRECTABLE_TOTAL"],
+        Counter,
+        "rows",
+        "Rows remapped for uncorrectable errors.",
+        |row| count(row.gpu.gpu.health.remapped_uncorrectable),
+    ),
+    row(
+        ["DCGM_FI_DEV_CORRECTABLE_REMAPPED_ROWS", "DCGM_FI_DEV_ROW_REMAP_CORRECTABLE_TOTAL"],
+        Counter,
+        "rows",
+        "Rows remapped for correctable errors.",
+        |row| count(row.gpu.gpu.health.remapped_correctable),
+    ),
+    row(
+        ["DCGM_FI_DEV_ROW_REMAP_FAILURE", "DCGM_FI_DEV_ROW_REMAP_FAILED"],
+        Gauge,
+        "0 or 1",
+        "Whether remapping of rows has failed.",
+        |row| flag(row.gpu.gpu.health.remap_failed),
+    ),
+    profiling(
+        ["DCGM_FI_PROF_GR_ENGINE_ACTIVE", "DCGM_FI_PROF_GR_ENGINE_UTIL_RATIO"],
+        "ratio",
+        "Part of the time in which any context was at work, 0 to 1 (Hopper and newer).",
+        |row| part(row, |gpm| gpm.graphics),
+        |instance| instance_part(instance, |gpm| gpm.graphics),
+    ),
+    profiling(
+        ["DCGM_FI_PROF_PIPE_TENSOR_ACTIVE", "DCGM_FI_PROF_TENSOR_UTIL_RATIO"],
+        "ratio",
+        "Part of the time in which the tensor cores worked, 0 to 1 (Hopper and newer).",
+        |row| part(row, |gpm| gpm.tensor),
+        |instance| instance_part(instance, |gpm| gpm.tensor),
+    ),
+    profiling(
+        ["DCGM_FI_PROF_DRAM_ACTIVE", "DCGM_FI_PROF_DRAM_UTIL_RATIO"],
+        "ratio",
+        "Part of the memory's bandwidth in use, 0 to 1 (Hopper and newer).",
+        |row| part(row, |gpm| gpm.dram),
+        |instance| instance_part(instance, |gpm| gpm.dram),
+    ),
+    kept(
+        "DCGM_FI_PROF_PCIE_TX_BYTES",
+        Gauge,
+        "bytes/s",
+        "Bytes per second that the GPU sent over PCIe (Hopper and newer).",
+        |row| gpm(row, |gpm| gpm.pcie_sent),
+    ),
+    kept(
+        "DCGM_FI_PROF_PCIE_RX_BYTES",
+        Gauge,
+        "bytes/s",
+        "Bytes per second that the GPU received over PCIe (Hopper and newer).",
+        |row| gpm(row, |gpm| gpm.pcie_received),
+    ),
+];
+
+/// What a counters CSV may ask for besides.
+pub(super) const FURTHER: &[Family] = &[
+    profiling(
+        ["DCGM_FI_PROF_SM_ACTIVE", "DCGM_FI_PROF_SM_UTIL_RATIO"],
+        "ratio",
+        "Part of the time in which an SM had a warp, averaged over the SMs, 0 to 1 (Hopper and newer).",
+        |row| part(row, |gpm| gpm.sm_active),
+        |instance| instance_part(instance, |gpm| gpm.sm_active),
+    ),
+    profiling(
+        ["DCGM_FI_PROF_SM_OCCUPANCY", "DCGM_FI_PROF_SM_OCCUPANCY_RATIO"],
+        "ratio",
+        "Warps in flight, of those that fit, 0 to 1 (Hopper and newer).",
+        |row| part(row, |gpm| gpm.sm_occupancy),
+        |instance| instance_part(instance, |gpm| gpm.sm_occupancy),
+    ),
+    profiling(
+        ["DCGM_FI_PROF_PIPE_FP64_ACTIVE", "DCGM_FI_PROF_FP64_UTIL_RATIO"],
+        "ratio",
+        "Part of the time in which the FP64 pipes worked, 0 to 1 (Hopper and newer).",
+        |row| part(row, |gpm| gpm.fp64),
+        |instance| instance_part(instance, |gpm| gpm.fp64),
+    ),
+    profiling(
+        ["DCGM_FI_PROF_PIPE_FP32_ACTIVE", "DCGM_FI_PROF_FP32_UTIL_RATIO"],
+        "ratio",
+        "Part of the time in which the FP32 pipes worked, 0 to 1 (Hopper and newer).",
+        |row| part(row, |gpm| gpm.fp32),
+        |instance| instance_part(instance, |gpm| gpm.fp32),
+    ),
+    profiling(
+        ["DCGM_FI_PROF_PIPE_FP16_ACTIVE", "DCGM_FI_PROF_FP16_UTIL_RATIO"],
+        "ratio",
+        "Part of the time in which the FP16 pipes worked, 0 to 1 (Hopper and newer).",
+        |row| part(row, |gpm| gpm.fp16),
+        |instance| instance_part(instance, |gpm| gpm.fp16),
+    ),
+    kept(
+        "DCGM_FI_PROF_NVLINK_TX_BYTES",
+        Gauge,
+        "bytes/s",
+        "Bytes per second sent over NVLink (Hopper and newer).",
+        |row| gpm(row, |gpm| gpm.nvlink_sent),
+    ),
+    kept(
+        "DCGM_FI_PROF_NVLINK_RX_BYTES",
+        Gauge,
+        "bytes/s",
+        "Bytes per second received over NVLink (Hopper and newer).",
+        |row| gpm(row, |gpm| gpm.nvlink_received),
+    ),
+    Family {
+        name: "DCGM_FI_DEV_FB_TOTAL",
+        renamed: None,
+        kind: Gauge,
+        unit: "MiB",
+        help: "Frame buffer memory of the GPU (in MiB).",
+        get: Dcgm {
+            gpu: |row| row.gpu.gpu.memory.map(|memory| mebibytes(memory.total)),
+            instance: |instance| instance.memory.map(|memory| mebibytes(memory.total)),
+        },
+    },
+    Family {
+        name: "DCGM_FI_DEV_FB_USED_PERCENT",
+        renamed: Some("DCGM_FI_DEV_FB_USED_RATIO"),
+        kind: Gauge,
+        unit: "ratio",
+        help: "Part of the frame buffer in use, of what is not reserved, 0 to 1.",
+        get: Dcgm { gpu: |row| used(row.gpu.gpu.memory), instance: |instance| used(instance.memory) },
+    },
+    row(
+        ["DCGM_FI_DEV_POWER_USAGE_INSTANT", "DCGM_FI_DEV_BOARD_POWER_RAW_WATTS"],
+        Gauge,
+        "watts",
+        "Power draw of the moment (in W).",
+        |row| row.gpu.gpu.power_instant_watts,
+    ),
+    row(
+        ["DCGM_FI_DEV_ENFORCED_POWER_LIMIT", "DCGM_FI_DEV_BOARD_POWER_LIMIT_ENFORCED_WATTS"],
+        Gauge,
+        "watts",
+        "Power limit that the board keeps to (in W).",
+        |row| row.gpu.gpu.power_limit_watts,
+    ),
+    kept("DCGM_FI_DEV_VIDEO_CLOCK", Gauge, "MHz", "Clock of the video engines (in MHz).", |row| {
+        row.gpu.gpu.video_clock_hertz.map(|hertz| hertz / 1e6)
+    }),
+    kept("DCGM_FI_DEV_MIG_MODE", Gauge, "0 or 1", "Whether MIG is on.", |row| {
+        row.gpu.gpu.up.then(|| f64::from(u8::from(row.gpu.gpu.mig.is_some())))
+    }),
+    kept("DCGM_FI_DEV_POWER_VIOLATION", Counter, "nanoseconds", "Time held down by the power limit (in ns).", |row| {
+        violation(&row.gpu.gpu, "sw_power_cap")
+    }),
+    kept("DCGM_FI_DEV_THERMAL_VIOLATION", Counter, "nanoseconds", "Time held down by heat (in ns).", |row| {
+        violation(&row.gpu.gpu, "thermal")
+    }),
+    kept("DCGM_FI_DEV_SYNC_BOOST_VIOLATION", Counter, "nanoseconds", "Time held down by sync boost (in ns).", |row| {
+        violation(&row.gpu.gpu, "sync_boost")
+    }),
+    kept(
+        "DCGM_FI_DEV_BOARD_LIMIT_VIOLATION",
+        Counter,
+        "nanoseconds",
+        "Time held down by the board's limit (in ns).",
+        |row| violation(&row.gpu.gpu, "board_limit"),
+    ),
+    kept("DCGM_FI_DEV_LOW_UTIL_VIOLATION", Counter, "nanoseconds", "Time held down by low use (in ns).", |row| {
+        violation(&row.gpu.gpu, "low_utilization")
+    }),
+    kept(
+        "DCGM_FI_DEV_RELIABILITY_VIOLATION",
+        Counter,
+        "nanoseconds",
+        "Time held down by reliability (in ns).",
+        |row| violation(&row.gpu.gpu, "reliability"),
+    ),
+    kept("DCGM_FI_DEV_ECC_SBE_VOL_TOTAL", Counter, "errors", "Single-bit errors since the driver was loaded.", |row| {
+        count(row.gpu.gpu.health.ecc_volatile.corrected)
+    }),
+    kept("DCGM_FI_DEV_ECC_DBE_VOL_TOTAL", Counter, "errors", "Double-bit errors since the driver was loaded.", |row| {
+        count(row.gpu.gpu.health.ecc_volatile.uncorrected)
+    }),
+    kept("DCGM_FI_DEV_ECC_SBE_AGG_TOTAL", Counter, "errors", "Single-bit errors in the GPU's life.", |row| {
+        count(row.gpu.gpu.health.ecc_aggregate.corrected)
+    }),
+    kept("DCGM_FI_DEV_ECC_DBE_AGG_TOTAL", Counter, "errors", "Double-bit errors in the GPU's life.", |row| {
+        count(row.gpu.gpu.health.ecc_aggregate.uncorrected)
     }),
     row(
-        ["DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION"],
+        ["DCGM_FI_DEV_RETIRED_SBE", "DCGM_FI_DEV_PAGE_RETIRED_SBE_TOTAL"],
         Counter,
-        "millijoules",
-        "Energy since the driver was loaded (in mJ).",
-        |row| row.gpu.gpu.energy_joules.map(|joules| joules * 1e3),
+        "pages",
+        "Pages retired for single-bit errors.",
+        |row| count(row.gpu.gpu.health.retired_single_bit),
     ),
-    row(["DCGM_FI_DEV_GPU_TEMP", "DCGM_FI_DEV_GPU_TEMP_CELSIUS"], Gauge, "celsius", "GPU temperature (in C).", |row| {
-        row.gpu.gpu.temperature_celsius
-    }),
-    row(["DCGM_FI_DEV_SM_CLOCK", "DCGM_FI_DEV_SM_CLOCK"], Gauge, "MHz", "SM clock frequency (in MHz).", |row| {
-        row.gpu.gpu.sm_clock_hertz.map(|hertz| hertz / 1e6)
-    }),
-    row(["DCGM_FI_DEV_MEM_CLOCK", "DCGM_FI_DEV_MEM_CLOCK"], Gauge, "MHz", "Memory clock frequency (in MHz).", |row| {
-        row.gpu.gpu.memory_clock_hertz.map(|hertz| hertz / 1e6)
+    row(
+        ["DCGM_FI_DEV_RETIRED_DBE", "DCGM_FI_DEV_PAGE_RETIRED_DBE_TOTAL"],
+        Counter,
+        "pages",
+        "Pages retired for double-bit errors.",
+        |row| count(row.gpu.gpu.health.retired_double_bit),
+    ),
+    row(
+        ["DCGM_FI_DEV_RETIRED_PENDING", "DCGM_FI_DEV_PAGE_RETIRED_PENDING"],
+        Gauge,
+        "0 or 1",
+        "Whether a page waits to be retired.",
+        |row| flag(row.gpu.gpu.health.retired_pending),
+    ),
+    kept("DCGM_FI_DEV_ROW_REMAP_PENDING", Gauge, "0 or 1", "Whether a row waits to be remapped.", |row| {
+        flag(row.gpu.gpu.health.remap_pending)
     }),
 ];
+
+fn used(memory: Option<crate::gpu::Memory>) -> Option<f64> {
+    let memory = memory?;
+    let usable = memory.total.saturating_sub(memory.reserved);
+    (usable > 0).then(|| memory.used as f64 / usable as f64)
+}

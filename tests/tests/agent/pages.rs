@@ -124,8 +124,9 @@ fn grafana_12239_finds_its_series() {
         "FB_FREE",
         "MEM_COPY_UTIL",
         "TOTAL_ENERGY_CONSUMPTION",
+        "PROF_PIPE_TENSOR_ACTIVE",
     ] {
-        let name = format!("DCGM_FI_DEV_{name}");
+        let name = if name.starts_with("PROF") { format!("DCGM_FI_{name}") } else { format!("DCGM_FI_DEV_{name}") };
         let series = page.select(&name, &[("gpu", "0")]);
         assert_eq!(series.len(), 1, "{name}: one series for a GPU that one container holds");
         let labels = &series[0].labels;

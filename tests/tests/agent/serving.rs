@@ -192,3 +192,48 @@ fn feature_53_the_page_comes_as_openmetrics_to_who_asks() {
     assert_eq!(plain.headers["content-type"], "text/plain; version=0.0.4; charset=utf-8");
     assert!(!plain.text().unwrap().contains("# EOF"));
 }
+
+#[test]
+fn feature_50_another_choice_of_families_is_taken_over_and_no_scrape_is_empty() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("counters.csv");
+    let temperature = "DCGM_FI_DEV_GPU_TEMP, gauge, GPU temperature (in C).\n";
+    std::fs::write(&file, format!("# mine\n\n{temperature}")).unwrap();
+    let mut node = Node::configured(
+        &Profile::idle(ModelName::T4, 1),
+        vec![holder("a", 0)],
+        |_| (),
+        |config, _| config.collectors = Some(file.clone()),
+    );
+    node.until("the first choice", |page| page.value("DCGM_FI_DEV_GPU_TEMP", &[]).is_some());
+    let put = |text: &str| {
+        std::fs::write(folder.path().join("next"), text).unwrap();
+        std::fs::rename(folder.path().join("next"), &file).unwrap();
+    };
+    let mut whole = |what: &str, is_so: &dyn Fn(&windlass_tests::scrape::Page) -> bool| {
+        until(what, || {
+            let answer = node.get("/metrics");
+            assert_eq!(answer.status, 200);
+            let page = windlass_tests::scrape::Page::parse(&answer.text().unwrap()).unwrap();
+            assert_eq!(page.value("gpu_device_up", &[]), Some(1.0), "every page is whole");
+            let dcgm = page.series.iter().filter(|series| series.name.starts_with("DCGM_")).count();
+            assert!(dcgm > 0, "and has a choice in force");
+            is_so(&page)
+        });
+    };
+    let ok = [("file", "collectors")];
+    put("DCGM_FI_DEV_FB_TOTAL, gauge, All of it.\nDCGM_FI_DEV_FB_USD, gauge, A slip.\n");
+    whole("the second choice", &|page| {
+        page.value("DCGM_FI_DEV_FB_TOTAL", &[]).is_some() && page.value("DCGM_FI_DEV_GPU_TEMP", &[]).is_none()
+    });
+    put("nonsense\n");
+    whole("a mistake that shows", &|page| {
+        page.value("windlass_agent_config_last_reload_successful", &ok) == Some(0.0)
+            && page.value("DCGM_FI_DEV_FB_TOTAL", &[]).is_some()
+    });
+    put(temperature);
+    whole("the first choice again", &|page| {
+        page.value("windlass_agent_config_last_reload_successful", &ok) == Some(1.0)
+            && page.value("DCGM_FI_DEV_GPU_TEMP", &[]).is_some()
+    });
+}

@@ -149,7 +149,11 @@ fn agent_metrics() -> String {
         let rows: String = families::table().filter(|family| family.labels() == labels).map(row).collect();
         format!("Labels: {labels}.\n\n| metric | type | unit | what |\n| --- | --- | --- | --- |\n{rows}\n")
     };
-    kinds.into_iter().map(table).collect()
+    let further: String = families::further().map(row).collect();
+    let shown: String = kinds.into_iter().map(table).collect();
+    format!(
+        "{shown}Only where a counters CSV asks for them (`--collectors`).\n\n| metric | type | unit | what |\n| --- | --- | --- | --- |\n{further}\n"
+    )
 }
 
 fn provider_metrics() -> String {
