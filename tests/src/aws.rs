@@ -21,6 +21,8 @@ mod sqs;
 mod sts;
 mod supply;
 mod templates;
+#[cfg(test)]
+mod tests;
 mod types;
 
 pub use account::{Account, Recorded};

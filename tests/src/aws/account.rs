@@ -119,6 +119,9 @@ impl Account {
     pub(super) fn answer(&mut self, request: &Request, now: Moment) -> Answer {
         self.advance(now);
         let outcome = self.admitted(request).and_then(|()| self.carry_out(request, now));
+        if !request.action.starts_with("Describe") {
+            self.history.note(&self.groups, now);
+        }
         self.advance(now);
         self.record(request, outcome.is_err(), now);
         Answer::new(request.protocol, request.service, &request.action, outcome)

@@ -100,8 +100,9 @@ impl Account {
                 self.shrink(name, now);
                 break;
             }
-            // When nobody looked for a while, it happened in the meantime.
-            self.grow(name, group.acts_at.max(looked_at));
+            // When nobody looked for a while it happened in the meantime, and after the last machine went.
+            let ended = group.machines.values().filter_map(|machine| machine.ends_at).filter(|at| *at <= now).max();
+            self.grow(name, group.acts_at.max(looked_at).max(ended.unwrap_or(0)));
         }
         self.fill_warm_pool(name, now);
         let after = |group: &Asg| (group.desired, group.machines.len(), group.warm.len(), group.activities.len());
