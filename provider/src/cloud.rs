@@ -87,6 +87,8 @@ pub struct Launched {
     pub refused: Vec<(u32, Refusal)>,
     /// Machines that the cloud now tries to bring by itself; listings show them, or say why not.
     pub ordered: u32,
+    /// How many of those it tried to bring anyway, for an order that nobody counted on any more.
+    pub reused: u32,
     /// Zones that said no on the way, whatever became of the launch.
     pub zones: Vec<(String, Refusal)>,
 }

@@ -131,7 +131,7 @@ impl AutoScaling {
             sources,
             prices,
             mode: settings.launch,
-            orders: buying::Orders::default(),
+            orders: buying::Orders::new(),
             rebalance: rebalance::Rebalance::new(settings.suspend_az_rebalance),
             standby: Mutex::default(),
         })
@@ -168,3 +168,6 @@ impl Cloud for AutoScaling {
         self.end(group, instances).await
     }
 }
+
+#[cfg(test)]
+mod interleavings;

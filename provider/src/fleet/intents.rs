@@ -142,25 +142,7 @@ impl Intent {
         self.count(|unit| matches!(unit.state, UnitState::Machine(_)))
     }
 
-    /// How many the cloud tries to bring by itself that are still wanted.
-    #[must_use]
-    pub fn ordered(&self) -> u32 {
-        self.count(|unit| unit.standing && unit.state == UnitState::Waiting)
-    }
-
-    /// How many it tries to bring though nobody counts on them any more.
-    #[must_use]
-    pub fn owed(&self) -> u32 {
-        self.count(|unit| unit.standing && matches!(unit.state, UnitState::Refused(..) | UnitState::Done))
-    }
-
-    /// How many are asked for and have not come.
-    #[must_use]
-    pub fn outstanding(&self) -> u32 {
-        self.count(|unit| unit.launch > 0 && unit.state == UnitState::Waiting)
-    }
-
-    fn count(&self, is: impl Fn(&Unit) -> bool) -> u32 {
+    pub(super) fn count(&self, is: impl Fn(&Unit) -> bool) -> u32 {
         u32::try_from(self.units.iter().filter(|unit| is(unit)).count()).unwrap_or(u32::MAX)
     }
 
@@ -250,41 +232,6 @@ impl Intent {
         true
     }
 
-    /// A machine that nobody waits for any more: it takes a place that the cloud went on trying to fill, one that is
-    /// still shown as refused before one that was given up. `Some(true)` in the second case.
-    pub(super) fn attach_late(&mut self, machine: &InstanceId) -> Option<bool> {
-        let rank = |unit: &Unit| match unit.state {
-            UnitState::Refused(..) if unit.standing => Some(false),
-            UnitState::Done if unit.standing => Some(true),
-            _ => None,
-        };
-        let best = self.units.iter_mut().filter_map(|unit| rank(unit).map(|rank| (rank, unit))).min_by_key(|it| it.0);
-        best.map(|(given_up, unit)| {
-            unit.state = UnitState::Machine(machine.clone());
-            given_up
-        })
-    }
-
-    /// The cloud said that it tries for `most` fewer machines of those nobody counts on.
-    pub(super) fn forgive(&mut self, most: u32) -> u32 {
-        let owed = |unit: &&mut Unit| unit.standing && matches!(unit.state, UnitState::Refused(..) | UnitState::Done);
-        let forgiven = self.units.iter_mut().filter(owed).take(most as usize).map(|unit| unit.standing = false);
-        u32::try_from(forgiven.count()).unwrap_or(u32::MAX)
-    }
-
-    /// The cloud does not try for these any more; how many that are.
-    pub(super) fn take_back(&mut self, most: u32, refusal: &Refusal, now: Timestamp) -> u32 {
-        self.refuse(|unit| unit.standing, most, refusal, now)
-    }
-
-    /// What the cloud tries to bring by itself will not come soon, and what was to follow it is not asked for.
-    pub(super) fn refuse_ordered(&mut self, refusal: &Refusal, now: Timestamp) -> u32 {
-        if self.ordered() == 0 {
-            return 0;
-        }
-        self.refuse(|unit| unit.standing || unit.launch == 0, u32::MAX, refusal, now)
-    }
-
     /// Applies the answer to one launch; how many machines were refused by it. A refusal also ends what no launch has
     /// asked for yet: a group that said no is not asked by a crowd.
     /// `guessed` says which machines were tied to it for want of a token of their own.
@@ -320,21 +267,6 @@ impl Intent {
         }
     }
 
-    /// The cloud took a launch as an order of its own. What was given up meanwhile is part of that order too.
-    fn order(&mut self, number: u32, now: Timestamp) {
-        let part =
-            |unit: &&mut Unit| unit.launch == number && matches!(unit.state, UnitState::Waiting | UnitState::Done);
-        self.units.iter_mut().filter(part).for_each(|unit| unit.standing = true);
-        self.ordered_at = Some(now);
-    }
-
-    /// A launch whose fate nobody could learn is given up; its machines may come all the same.
-    pub(super) fn unheard(&mut self, token: &str, refusal: &Refusal, now: Timestamp) -> u32 {
-        let number = number_of_token(token);
-        self.order(number, now);
-        self.refuse(|unit| unit.launch == number || unit.launch == 0, u32::MAX, refusal, now)
-    }
-
     /// A machine that was tied to a launch by guess and turned out to be another's.
     fn release(&mut self, number: u32, wrong: impl Fn(&InstanceId) -> bool) {
         for unit in self.units.iter_mut().filter(|unit| unit.launch == number) {
@@ -349,7 +281,7 @@ impl Intent {
         self.units.iter().any(|unit| unit.launch > 0 && unit.state == UnitState::Waiting)
     }
 
-    fn refuse(&mut self, of: impl Fn(&Unit) -> bool, most: u32, refusal: &Refusal, now: Timestamp) -> u32 {
+    pub(super) fn refuse(&mut self, of: impl Fn(&Unit) -> bool, most: u32, refusal: &Refusal, now: Timestamp) -> u32 {
         let waiting = self.units.iter_mut().filter(|unit| unit.state == UnitState::Waiting && of(unit));
         let hit = waiting.take(most as usize).map(|unit| unit.state = UnitState::Refused(refusal.clone(), now));
         u32::try_from(hit.count()).unwrap_or(u32::MAX)
@@ -394,7 +326,7 @@ impl Intent {
     }
 }
 
-fn number_of_token(token: &str) -> u32 {
+pub(super) fn number_of_token(token: &str) -> u32 {
     token.split_once('.').and_then(|(_, number)| number.parse().ok()).unwrap_or(1)
 }
 

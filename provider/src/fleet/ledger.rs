@@ -215,23 +215,16 @@ impl Fleet {
         })?
     }
 
-    /// A launch that has no answer, as it is to be asked once more: the same, with what there is now to reckon with.
-    #[must_use]
-    pub fn repeat(&self, launch: &Launch) -> Launch {
-        let again = self.group(launch.group.as_str()).and_then(|view| {
-            let id = IntentId::of_token(&launch.token);
-            let launch = view.intents.iter().find(|intent| intent.id == id)?.repeat(&launch.token)?;
-            Some(Launch { wanted: view.wanted(), ..launch })
-        });
-        again.unwrap_or_else(|| launch.clone())
-    }
-
     /// Applies the answer to a launch.
     pub fn launched(&mut self, launch: &Launch, launched: &Launched, now: Timestamp) -> Vec<Event> {
         let id = IntentId::of_token(&launch.token);
         let refused = self.change(launch.group.as_str(), |view| {
             for instance in &launched.instances {
                 add(view, instance, &id, now);
+            }
+            let mut reused = launched.reused;
+            for owing in view.intents.iter_mut().filter(|intent| intent.id != id) {
+                reused -= owing.forgive(reused);
             }
             let GroupView { instances, intents, .. } = view;
             let guessed = |id: &InstanceId| instances.iter().any(|it| it.id == *id && it.token.is_none());
@@ -259,17 +252,6 @@ impl Fleet {
     /// A launch that failed as a whole.
     pub fn refused(&mut self, launch: &Launch, refusal: Refusal, now: Timestamp) -> Vec<Event> {
         self.launched(launch, &Launched { refused: vec![(launch.count, refusal)], ..Launched::default() }, now)
-    }
-
-    /// A launch whose fate could not be learned: told as refused, and its machines are known for ours if they come.
-    pub fn unheard(&mut self, launch: &Launch, refusal: &Refusal, now: Timestamp) -> Vec<Event> {
-        let id = IntentId::of_token(&launch.token);
-        let refused = self.change(launch.group.as_str(), |view| {
-            view.intent_mut(&id).map_or(0, |intent| intent.unheard(&launch.token, refusal, now))
-        });
-        let refused = refused.filter(|machines| *machines > 0);
-        let event = refused.map(|machines| Event::Refused { group: launch.group.clone(), intent: id, machines });
-        event.into_iter().collect()
     }
 
     /// CA showed us this machine as a real Node. None when that is not news.

@@ -15,30 +15,36 @@ use std::{
 };
 
 use aws_sdk_autoscaling::types::{Activity, AutoScalingGroup, Filter, RetryStrategy};
-use tokio::{sync::RwLock, time::Instant};
+use tokio::{
+    sync::RwLock,
+    time::{self, Instant},
+};
 
 use super::{
     AutoScaling,
     activities::{Outlook, Watermark},
-    desired::{self, Growth},
+    desired::{self, Growth, Raised},
     errors, launch,
 };
 use crate::{
     cloud::{CloudError, Launch, Launched, Standing},
     config::LaunchMode,
     fleet::group::{GroupId, RefusalClass},
+    keeper::clock,
 };
 
 /// Activities in one page; the API's own limit. More failures than that since an order say nothing new.
 const ACTIVITIES: i32 = 100;
 
 /// What is remembered between calls.
-#[derive(Default)]
 pub(super) struct Orders {
     /// Orders that AWS carries out, by group.
     watched: Mutex<HashMap<GroupId, Watch>>,
     /// A raise of the desired capacity stands alone; machines are ended side by side.
     turns: Mutex<HashMap<GroupId, Arc<RwLock<()>>>>,
+    raised: Mutex<HashMap<GroupId, Raised>>,
+    /// When this process began; an order of the last one may be too fresh to be read yet.
+    since: Instant,
     /// Why `LaunchInstances` is not asked any more: this account or region does not have it.
     without_instances: Mutex<Option<String>>,
 }
@@ -55,9 +61,31 @@ struct Watch {
 }
 
 impl Orders {
+    pub(super) fn new() -> Self {
+        Self {
+            watched: Mutex::default(),
+            turns: Mutex::default(),
+            raised: Mutex::default(),
+            since: Instant::now(),
+            without_instances: Mutex::default(),
+        }
+    }
+
     /// The group's turn: shared by those who end machines, taken whole by who raises the desired capacity.
     pub(super) fn turn(&self, group: &GroupId) -> Arc<RwLock<()>> {
         lock(&self.turns).entry(group.clone()).or_default().clone()
+    }
+
+    /// The group's desired capacity was lowered by the end of some machines.
+    pub(super) fn lowered(&self, group: &GroupId, machines: u32) {
+        if let Some(raised) = lock(&self.raised).get_mut(group) {
+            raised.lowered(machines);
+        }
+    }
+
+    /// Waits until no reading can be older than the last order of the last process.
+    async fn settled(&self) {
+        time::sleep_until(self.since + desired::LAG).await;
     }
 
     fn watermark(&self, group: &GroupId) -> Option<Watermark> {
@@ -158,9 +186,11 @@ impl AutoScaling {
 
     /// Raises the desired capacity to what the whole group is to come to, if it is not there yet.
     async fn order(&self, launch: &Launch) -> Result<Launched, CloudError> {
+        self.orders.settled().await;
         let turn = self.orders.turn(&launch.group);
         let _alone = turn.write().await;
-        let growth = Growth::of(&self.describe(&launch.group).await?);
+        let raised = lock(&self.orders.raised).get(&launch.group).copied().unwrap_or_default();
+        let growth = raised.corrected(Growth::of(&self.describe(&launch.group).await?), clock());
         let is_new = lock(&self.orders.watched).get(&launch.group).is_none_or(|it| it.token != launch.token);
         if is_new {
             let since = Watermark::of(&self.activities(&launch.group, None).await?);
@@ -168,16 +198,15 @@ impl AutoScaling {
             let watch = Watch { token: launch.token.clone(), since, zones, told: Vec::new(), at: None };
             lock(&self.orders.watched).insert(launch.group.clone(), watch);
         }
-        let (to, over) = growth.raise(&launch.wanted);
-        if let Some(to) = to {
+        if let (Some(to), _) = growth.raise(&launch.wanted) {
             tracing::info!(group = %launch.group, from = growth.desired, to, "raising the desired capacity");
             let request = self.client.set_desired_capacity().auto_scaling_group_name(launch.group.as_str());
             let request = request.desired_capacity(i32::try_from(to).unwrap_or(i32::MAX)).honor_cooldown(false);
+            // Noted before it is known to have happened: an answer that is lost counts as one that came.
+            lock(&self.orders.raised).entry(launch.group.clone()).or_default().note(to, clock());
             request.send().await.map_err(|error| errors::failed("SetDesiredCapacity", &error))?;
         }
-        let over = over.min(launch.count);
-        let refused = (over > 0).then(|| (over, desired::above_max(growth.max)));
-        Ok(Launched { ordered: launch.count - over, refused: refused.into_iter().collect(), ..Launched::default() })
+        Ok(ordered(launch, &growth, is_new))
     }
 
     /// What AWS still tries to bring; for groups that were given an order, with what came of it so far.
@@ -198,6 +227,18 @@ impl AutoScaling {
         let answer = request.send().await.map_err(|error| errors::failed("DescribeScalingActivities", &error))?;
         Ok(answer.activities.unwrap_or_default())
     }
+}
+
+/// The answer to an order, once the group tries for what [`Growth::raise`] says.
+pub(super) fn ordered(launch: &Launch, growth: &Growth, is_new: bool) -> Launched {
+    let (to, over) = growth.raise(&launch.wanted);
+    let over = over.min(launch.count);
+    let ordered = launch.count - over;
+    let raised = to.map_or(0, |to| to - growth.desired);
+    let refused = (over > 0).then(|| (over, desired::above_max(growth.max)));
+    // Asked once more, what stands may be our own first try.
+    let reused = if is_new { ordered.saturating_sub(raised) } else { 0 };
+    Launched { ordered, reused, refused: refused.into_iter().collect(), ..Launched::default() }
 }
 
 /// The call itself is not to be had: an older endpoint, or credentials that were made for cluster-autoscaler's own

@@ -1,7 +1,7 @@
 //! How an Auto Scaling group can be made to grow: what it is told, by which call, and what stands in the way. Values
 //! only.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use aws_sdk_autoscaling::types::{AutoScalingGroup, LaunchTemplateOverrides};
 
@@ -9,7 +9,11 @@ use super::states;
 use crate::{
     cloud::Wanted,
     fleet::group::{InstanceId, Refusal, RefusalClass},
+    timestamp::Timestamp,
 };
+
+/// Readings are taken to be no older than this. AWS gives no number; groups are read back within a second as a rule.
+pub(super) const LAG: Duration = Duration::from_secs(5);
 
 /// One group, as one answer of `DescribeAutoScalingGroups` showed it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -99,10 +103,35 @@ impl Growth {
     /// ledger has not seen yet came of what is outstanding.
     pub(super) fn raise(&self, wanted: &Wanted) -> (Option<u32>, u32) {
         let came = count(self.counted.difference(&wanted.known));
-        let unseen = count(wanted.live.difference(&self.listed));
-        let want = count(&self.counted).saturating_add(unseen).saturating_add(wanted.outstanding.saturating_sub(came));
+        let there = count(&self.counted).saturating_add(count(wanted.live.difference(&self.listed)));
+        let want = there.saturating_add(wanted.outstanding.saturating_sub(came));
         let reach = want.min(self.max).max(self.desired);
         ((reach > self.desired).then_some(reach), want.saturating_sub(reach))
+    }
+}
+
+/// What we ourselves made of a group's desired capacity a moment ago, which a reading may not show yet.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Raised {
+    to: u32,
+    at: Timestamp,
+}
+
+impl Raised {
+    /// It was raised.
+    pub(super) fn note(&mut self, to: u32, now: Timestamp) {
+        *self = Self { to, at: now };
+    }
+
+    /// Machines were ended, and it was lowered by as many.
+    pub(super) fn lowered(&mut self, machines: u32) {
+        self.to = self.to.saturating_sub(machines);
+    }
+
+    /// The group as it is now if no reading is older than [`LAG`].
+    pub(super) fn corrected(&self, growth: Growth, now: Timestamp) -> Growth {
+        let told = if now < self.at + LAG { self.to } else { 0 };
+        Growth { desired: growth.desired.max(told), ..growth }
     }
 }
 

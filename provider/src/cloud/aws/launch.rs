@@ -22,6 +22,13 @@ pub(super) struct Ask {
     pub(super) token: String,
 }
 
+#[cfg(test)]
+impl Ask {
+    pub(super) fn answer(&self, instances: Vec<Instance>, refusal: Option<Refusal>) -> Answer {
+        Answer { zone: self.zone.clone(), asked: self.count, instances, refusal }
+    }
+}
+
 /// What came of one call.
 #[derive(Debug)]
 pub(super) struct Answer {
@@ -86,7 +93,7 @@ impl Progress {
             0 => Vec::new(),
             missing => vec![(missing, errors::sum(self.refusals.iter().cloned()))],
         };
-        Launched { instances: self.instances, refused, zones: self.refusals, ordered: 0 }
+        Launched { instances: self.instances, refused, zones: self.refusals, ..Launched::default() }
     }
 }
 

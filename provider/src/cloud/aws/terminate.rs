@@ -54,18 +54,19 @@ impl AutoScaling {
                 (machine, answer)
             });
         }
-        let mut kept = Vec::new();
+        let (mut kept, mut ended) = (Vec::new(), 0);
         let mut unanswered = None;
         while let Some(done) = calls.join_next().await {
             let (machine, answer) = done.map_err(|died| CloudError::Unknown(format!("a call died: {died}")))?;
             match answer {
-                Ok(()) => {}
+                Ok(lowered) => ended += u32::from(lowered),
                 Err(CloudError::Refused(refusal)) if refusal.class != RefusalClass::Throttled => {
                     kept.push((machine, refusal));
                 }
                 Err(error) => unanswered = Some(error),
             }
         }
+        self.orders.lowered(group, ended);
         kept.sort_by(|(a, _), (b, _)| a.cmp(b));
         unanswered.map_or(Ok(kept), Err)
     }
@@ -80,14 +81,15 @@ impl AutoScaling {
     }
 }
 
-async fn end_one(client: &Client, machine: &InstanceId, counted: bool) -> Result<(), CloudError> {
-    let Err(error) = terminate(client, machine, counted).await else { return Ok(()) };
+/// Whether the desired capacity was lowered by it.
+async fn end_one(client: &Client, machine: &InstanceId, counted: bool) -> Result<bool, CloudError> {
+    let Err(error) = terminate(client, machine, counted).await else { return Ok(counted) };
     let CloudError::Refused(refusal) = &error else { return Err(error) };
     match meaning(refusal) {
-        Meaning::Gone => Ok(()),
+        Meaning::Gone => Ok(false),
         // The group has to have its minimum: AWS puts another machine in the place of this one.
-        Meaning::AtMinimum => terminate(client, machine, false).await,
-        Meaning::Unclear if is_ending(client, machine).await? => Ok(()),
+        Meaning::AtMinimum => terminate(client, machine, false).await.map(|()| false),
+        Meaning::Unclear if is_ending(client, machine).await? => Ok(false),
         Meaning::Unclear | Meaning::Final => Err(error),
     }
 }

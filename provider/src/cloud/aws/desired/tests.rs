@@ -56,6 +56,18 @@ fn a_list_that_lags_behind_never_leads_below_what_lives() {
 }
 
 #[test]
+fn a_reading_older_than_our_own_raise_does_not_take_it_back() {
+    let mut raised = Raised::default();
+    raised.note(6, Timestamp(1_000));
+    let read = || group(4, "a b c d");
+    assert_eq!(raised.corrected(read(), Timestamp(2_000)).raise(&wanted("a b c d", "", 1)), (None, 0));
+    raised.lowered(2);
+    assert_eq!(raised.corrected(read(), Timestamp(2_000)).raise(&wanted("a b c d", "", 1)), (Some(5), 0));
+    raised.note(6, Timestamp(1_000));
+    assert_eq!(raised.corrected(read(), Timestamp(6_000)).desired, 4, "a later reading is the truth");
+}
+
+#[test]
 fn a_machine_on_its_way_out_and_one_in_standby_are_no_reason_to_buy() {
     assert_eq!(group(3, "a b c").raise(&wanted("a b", "c", 1)), (Some(4), 0), "c leaves, and its place with it");
     let standby = Growth { listed: ids("a b s"), ..group(2, "a b") };
