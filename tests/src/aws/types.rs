@@ -30,9 +30,9 @@ const PLAIN: &[(&str, &str, u32, u32, u32, u32)] = &[
 const GPUS: &[(&str, &str, &str, u32, u32)] = &[
     ("g4dn.xlarge", "NVIDIA", "T4", 1, 16_384),
     ("g4ad.xlarge", "AMD", "Radeon Pro V520", 1, 8_192),
-    ("g5.xlarge", "NVIDIA", "A10G", 1, 24_576),
-    ("g5.2xlarge", "NVIDIA", "A10G", 1, 24_576),
-    ("g5.12xlarge", "NVIDIA", "A10G", 4, 24_576),
+    ("g5.xlarge", "NVIDIA", "A10G", 1, 22_888),
+    ("g5.2xlarge", "NVIDIA", "A10G", 1, 22_888),
+    ("g5.12xlarge", "NVIDIA", "A10G", 4, 22_888),
     ("g5g.xlarge", "NVIDIA", "T4g", 1, 16_384),
     ("p4d.24xlarge", "NVIDIA", "A100", 8, 40_960),
     ("p5.48xlarge", "NVIDIA", "H100", 8, 81_920),
