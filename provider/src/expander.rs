@@ -42,6 +42,8 @@ pub struct Choice<'a> {
     pub group: Option<&'a Group>,
     /// Why it is better left alone now.
     pub shunned: Option<Shunned>,
+    /// Zones of it that refused lately, while others may give.
+    pub refusing: Vec<String>,
     /// By how many nodes, by CA's estimate.
     pub node_count: u32,
     /// The pods it would help.

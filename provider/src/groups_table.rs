@@ -9,6 +9,7 @@ use crate::{
     fleet::{
         GroupView,
         group::{Gpus, Market},
+        offering::Shunned,
         prices::PriceSource,
     },
     http::status::words::{price, span},
@@ -34,9 +35,25 @@ struct Row<'a> {
     live: u32,
     target: u32,
     max: u32,
-    /// Why it is left alone now, and for how many seconds.
-    left_alone: Option<(String, u64)>,
+    /// Why it is left alone now, and for how long.
+    left_alone: Option<LeftAlone>,
+    /// Zones that refused lately.
+    refusing: BTreeMap<&'a str, LeftAlone>,
     warnings: &'a [String],
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct LeftAlone {
+    why: String,
+    /// Milliseconds since 1970.
+    until: Timestamp,
+}
+
+impl From<Shunned> for LeftAlone {
+    fn from(Shunned { why, until }: Shunned) -> Self {
+        Self { why, until }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -57,7 +74,7 @@ pub fn json(of: &Snapshot) -> String {
     serde_json::to_string_pretty(&rows).unwrap_or_default() + "\n"
 }
 
-fn row<'a>(view: &'a GroupView, of: &Snapshot) -> Row<'a> {
+fn row<'a>(view: &'a GroupView, of: &'a Snapshot) -> Row<'a> {
     let group = &view.group;
     let dollars = |micros: u64| micros as f64 / 1e6;
     let origin = group.price_origin.as_ref();
@@ -67,7 +84,6 @@ fn row<'a>(view: &'a GroupView, of: &Snapshot) -> Row<'a> {
         at: origin.and_then(|origin| origin.at),
         zones: origin.iter().flat_map(|it| &it.zones).map(|(zone, micros)| (zone.clone(), dollars(*micros))).collect(),
     });
-    let shunned = of.offerings.shunned(group, of.at);
     Row {
         id: group.id.as_str(),
         market: group.market,
@@ -80,7 +96,8 @@ fn row<'a>(view: &'a GroupView, of: &Snapshot) -> Row<'a> {
         live: view.live(),
         target: view.target,
         max: group.max,
-        left_alone: shunned.map(|it| (it.why, it.until.since(of.at).as_secs())),
+        left_alone: of.offerings.shunned(group, of.at).map(Into::into),
+        refusing: of.offerings.refusing(group, of.at).map(|(zone, why)| (zone, why.into())).collect(),
         warnings: &group.warnings,
     }
 }
@@ -163,10 +180,16 @@ fn line(cells: &[String], widths: &[usize]) -> String {
 
 /// What a person should know of a group: what keeps it from being grown, then its warnings.
 fn notes(view: &GroupView, of: &Snapshot) -> Vec<String> {
-    let shunned = of.offerings.shunned(&view.group, of.at);
     let left = |until: Timestamp| span(until.since(of.at));
-    let shunned = shunned.map(|it| format!("left alone for {}: {}", left(it.until), it.why));
-    shunned.into_iter().chain(view.group.warnings.iter().cloned()).collect()
+    let mut notes: Vec<String> = match of.offerings.shunned(&view.group, of.at) {
+        Some(it) => vec![format!("left alone for {}: {}", left(it.until), it.why)],
+        None => {
+            let zone = |(zone, it): (&str, Shunned)| format!("{zone} is asked last for {}: {}", left(it.until), it.why);
+            of.offerings.refusing(&view.group, of.at).map(zone).collect()
+        }
+    };
+    notes.extend(view.group.warnings.iter().cloned());
+    notes
 }
 
 #[cfg(test)]

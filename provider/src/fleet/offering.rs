@@ -122,6 +122,13 @@ impl Offerings {
         zones?.into_iter().min_by_key(|memory| memory.until).map(shunned)
     }
 
+    /// The group's zones that refused lately, each with why and until when.
+    pub fn refusing<'a>(&'a self, of: &'a Group, now: Timestamp) -> impl Iterator<Item = (&'a str, Shunned)> {
+        let memories = of.zones.iter().zip(self.zones(of));
+        let active = memories.filter_map(move |(zone, memory)| Some((zone, memory.filter(|it| it.until > now)?)));
+        active.map(|(zone, memory)| (zone.as_str(), Shunned { why: memory.why.clone(), until: memory.until }))
+    }
+
     /// What the next machine of this group has to prove, alone, before others are asked for. None when nothing was
     /// refused since the last good news.
     #[must_use]

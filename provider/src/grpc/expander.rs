@@ -22,7 +22,10 @@ use crate::{
     config::limits,
     decisions::Decisions,
     expander::{Choice, Decision, PodAsk, Policy, bought::Offer, choose},
-    fleet::{group::GroupId, learned::Learned},
+    fleet::{
+        group::{Group, GroupId},
+        learned::Learned,
+    },
     keeper::{Command, Handle, clock},
     metrics::Metrics,
     snapshot::Snapshot,
@@ -147,10 +150,15 @@ fn choice<'a>(
         id: group.map_or_else(|| option.node_group_id.clone().into(), |group| group.id.clone()),
         group,
         shunned: group.and_then(|group| snapshot.offerings.shunned(group, now)),
+        refusing: group.map(|group| refusing(group, snapshot, now)).unwrap_or_default(),
         // A negative estimate is no estimate.
         node_count: u32::try_from(option.node_count).unwrap_or(0),
         pods,
     })
+}
+
+fn refusing(group: &Group, snapshot: &Snapshot, now: Timestamp) -> Vec<String> {
+    snapshot.offerings.refusing(group, now).map(|(zone, _)| zone.to_owned()).collect()
 }
 
 /// How long an answer took, for people and histograms only.

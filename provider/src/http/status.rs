@@ -194,6 +194,12 @@ fn notes(out: &mut String, it: &GroupView, view: &View<'_>) -> fmt::Result {
     } else if let Some(refusal) = it.placeholders().find_map(|place| place.refusal) {
         write!(notes, "<p class=bad>refused ({}): {}</p>", Safe(&refusal.code), Safe(&refusal.message))?;
     }
+    if view.snapshot.offerings.shunned(&it.group, view.now).is_none() {
+        for (zone, refusal) in view.snapshot.offerings.refusing(&it.group, view.now) {
+            let left = span(refusal.until.since(view.now));
+            write!(notes, "<p>{} is asked last for {left}: {}</p>", Safe(zone), Safe(&refusal.why))?;
+        }
+    }
     if it.deleting() > 0 {
         write!(notes, "<p>{} ending</p>", plural(it.deleting(), "machine"))?;
     }

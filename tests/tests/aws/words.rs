@@ -171,6 +171,22 @@ async fn a_gpu_node_that_registered_without_its_label_is_told_everywhere() {
 }
 
 #[tokio::test]
+async fn a_zone_that_refused_is_shown_while_another_gives() {
+    let mut stage = Stage::new(two_groups()).await;
+    stage.cloud.group("gpu-spot").zone("us-east-1b").refuse("InsufficientInstanceCapacity");
+    stage.increase("gpu-spot", 2).await.unwrap();
+    stage.until("both come", async |stage| stage.cloud.group("gpu-spot").desired() == 3).await;
+    let words = "us-east-1b is asked last for";
+    stage.until("the page says so", async |stage| stage.page("/").await.contains(words)).await;
+    let (_, text) = said(&stage.run(&["groups"]));
+    assert!(text.contains(words) && text.contains("InsufficientInstanceCapacity"), "{text}");
+    let (_, text) = said(&stage.run(&["groups", "--json"]));
+    let groups: Value = serde_json::from_str(&text).unwrap();
+    let spot = groups.as_array().unwrap().iter().find(|it| it["id"] == "gpu-spot").unwrap();
+    assert!(spot["refusing"]["us-east-1b"]["why"].is_string() && spot["leftAlone"].is_null(), "{spot}");
+}
+
+#[tokio::test]
 async fn the_policy_that_is_printed_allows_all_that_the_provider_asks_for() {
     let mut stage = Stage::new(two_groups()).await;
     stage.increase("gpu-spot", 1).await.unwrap();

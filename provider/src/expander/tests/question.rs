@@ -71,6 +71,7 @@ impl Question {
             id: id.as_str().into(),
             group: self.groups.get(id),
             shunned: self.shunned.get(id).map(|why| Shunned { why: why.clone(), until: NOW }),
+            refusing: Vec::new(),
             node_count: *node_count,
             pods: pods.clone(),
         };

@@ -33,6 +33,7 @@ fn decision(snapshot: &Snapshot) -> Arc<Decision> {
             id: it.group.id.clone(),
             group: Some(&it.group),
             shunned: None,
+            refusing: Vec::new(),
             node_count: 1,
             pods: pods.clone(),
         })
