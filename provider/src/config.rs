@@ -12,7 +12,10 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::{
     expander::{Filter, bought},
     fleet::{
-        group::{Overrides, seconds::required},
+        group::{
+            Overrides,
+            seconds::{self, required},
+        },
         offering::Backoff,
     },
 };
@@ -107,9 +110,9 @@ pub struct Config {
     /// The node label whose value is the GPU model; the cloud's own by default.
     #[serde(default)]
     pub gpu_label: Option<String>,
-    /// How often the cloud is listed.
-    #[serde(default = "refresh", with = "required")]
-    pub refresh: Duration,
+    /// How often the cloud is listed; by default as its kind bears.
+    #[serde(default, with = "seconds")]
+    pub refresh: Option<Duration>,
     /// Where the ledger and the purchase memory are kept over a restart; in memory alone by default.
     #[serde(default)]
     pub state: Option<PathBuf>,
@@ -331,11 +334,17 @@ pub struct GroupSettings {
     pub options: Overrides,
 }
 
-fn refresh() -> Duration {
-    Duration::from_secs(10)
-}
-
 impl Config {
+    /// How often the cloud is listed. AWS is asked as seldom as the in-tree provider asks it; what changes there by our
+    /// own doing is read at once.
+    #[must_use]
+    pub fn refresh(&self) -> Duration {
+        self.refresh.unwrap_or(match self.cloud.kind {
+            CloudKind::Aws => Duration::from_mins(1),
+            CloudKind::Sim => Duration::from_secs(10),
+        })
+    }
+
     /// Reads and checks a configuration file.
     ///
     /// # Errors

@@ -156,8 +156,8 @@ struct Settings {
 
 impl Settings {
     fn of(config: &Config) -> Self {
-        let Config { refresh, unregistered, .. } = config;
-        Self { refresh: *refresh, reap_after: unregistered.reap_after, overrides: config.overrides() }
+        let reap_after = config.unregistered.reap_after;
+        Self { refresh: config.refresh(), reap_after, overrides: config.overrides() }
     }
 }
 

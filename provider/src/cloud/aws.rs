@@ -19,6 +19,7 @@ mod manners;
 pub mod permissions;
 pub mod prices;
 mod rebalance;
+mod roster;
 mod states;
 mod tags;
 mod template;
@@ -29,6 +30,7 @@ use std::{
     collections::HashSet,
     path::PathBuf,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -70,6 +72,8 @@ pub struct Settings {
     pub launch: LaunchMode,
     /// Suspend the process `AZRebalance` of groups that machines are launched into by zone.
     pub suspend_az_rebalance: bool,
+    /// How often all groups are read.
+    pub refresh: Duration,
 }
 
 impl Settings {
@@ -93,6 +97,7 @@ impl Settings {
             prefixes: cloud.prefix_delegation,
             launch: cloud.launch,
             suspend_az_rebalance: cloud.suspend_az_rebalance,
+            refresh: config.refresh(),
         })
     }
 }
@@ -102,6 +107,7 @@ pub struct AutoScaling {
     client: Client,
     region: String,
     ours: Ours,
+    roster: roster::Roster,
     prefixes: bool,
     sources: template::Sources,
     prices: prices::Prices,
@@ -127,6 +133,7 @@ impl AutoScaling {
             client,
             region,
             ours: settings.ours,
+            roster: roster::Roster::new(settings.refresh),
             prefixes: settings.prefixes,
             sources,
             prices,
@@ -141,7 +148,7 @@ impl AutoScaling {
 #[async_trait]
 impl Cloud for AutoScaling {
     async fn list(&self) -> Result<Vec<Listed>, CloudError> {
-        let groups: Vec<_> = self.ours.find(&self.client).await?.into_values().collect();
+        let groups = self.roster.read(&self.client, &self.ours).await?;
         self.sources.refresh(&groups).await;
         let growths: Vec<Growth> = groups.iter().map(Growth::of).collect();
         self.note_standby(growths.iter().flat_map(|growth| growth.in_standby.iter().cloned()).collect());
@@ -161,11 +168,16 @@ impl Cloud for AutoScaling {
     }
 
     async fn launch(&self, launch: &Launch) -> Result<Launched, CloudError> {
-        self.buy(launch).await
+        self.roster.touch(&launch.group);
+        let answer = self.buy(launch).await;
+        self.roster.touch(&launch.group);
+        answer
     }
 
     async fn terminate(&self, group: &GroupId, instances: &[InstanceId]) -> Result<Vec<Kept>, CloudError> {
-        self.end(group, instances).await
+        let answer = self.end(group, instances).await;
+        self.roster.touch(group);
+        answer
     }
 }
 

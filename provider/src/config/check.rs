@@ -172,7 +172,7 @@ impl Problems<'_> {
         let config = self.config;
         let long = Duration::from_secs(24 * 3600);
         let spans = [
-            ("refresh", config.refresh, Duration::from_millis(100)),
+            ("refresh", config.refresh(), Duration::from_millis(100)),
             ("purchaseMemory.hold", config.purchase_memory.hold, Duration::ZERO),
             ("purchaseMemory.settle", config.purchase_memory.settle, Duration::ZERO),
             ("offerings.initialBackoff", config.offerings.initial_backoff, Duration::from_millis(1)),

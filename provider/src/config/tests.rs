@@ -16,7 +16,10 @@ fn little_needs_to_be_said() {
     let config = parse(LEAST).unwrap();
     assert_eq!(config.provider.listen.to_string(), "unix:///run/windlass/provider.sock");
     assert_eq!((config.http.listen.port(), config.expander.listen.port()), (8085, 8087));
-    assert_eq!((config.refresh, config.unregistered.reap_after), (Duration::from_secs(10), Duration::from_secs(1200)));
+    assert_eq!(
+        (config.refresh(), config.unregistered.reap_after),
+        (Duration::from_secs(10), Duration::from_secs(1200))
+    );
     assert!(config.purchase_memory.enabled);
     assert!(config.cloud.scenario.unwrap().is_absolute(), "relative to the file");
 }

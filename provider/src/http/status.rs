@@ -24,8 +24,8 @@ use words::{Safe, date, span};
 
 /// Most decisions shown; `/decisions` has the others.
 pub const MOST_SHOWN: usize = 25;
-/// A listing older than this is called stale: three times the default pace, and a slow cloud call on top.
-const STALE: Duration = Duration::from_secs(90);
+/// A listing older than this is called stale: twice the slowest usual pace, and a slow cloud call on top.
+const STALE: Duration = Duration::from_secs(180);
 const STYLE: &str = include_str!("status/page.css");
 
 /// What the page is rendered from.

@@ -52,7 +52,7 @@ async fn groups_shows_what_was_discovered_for_people_and_for_programs() {
     assert_eq!(code, Some(0), "{text}");
     let row = |name: &str| text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{text}"));
     let spot = row("gpu-spot");
-    for word in ["spot", "g5.xlarge", "1 × nvidia-a10g, 22 GiB", "us-east-1a b", "$0.401 to $0.52", "spot history"] {
+    for word in ["spot", "g5.xlarge", "1 × nvidia-a10g, 24 GiB", "us-east-1a b", "$0.401 to $0.52", "spot history"] {
         assert!(spot.contains(word), "{word}: {spot}");
     }
     for word in ["on-demand", "$1.006 ", "table of 20"] {
@@ -115,6 +115,14 @@ async fn doctor_tells_a_wrong_cluster_name_from_missing_tags() {
     assert_eq!(code, Some(1), "{text}");
     let words = "2 groups with k8s.io/cluster-autoscaler/enabled, 0 groups with k8s.io/cluster-autoscaler/c-1";
     assert!(text.contains(words), "{text}");
+}
+
+#[tokio::test]
+async fn doctor_knows_groups_that_are_named_and_not_there() {
+    let named = json!({"cloud": {"clusterName": null, "groups": [{"name": "gpu-od"}, {"name": "gpu-gone"}]}});
+    let stage = Stage::prepared(two_groups(), &named, &[]);
+    let (code, text) = said(&stage.run(&["doctor"]));
+    assert!(code == Some(1) && text.contains("no Auto Scaling group gpu-gone"), "{code:?} {text}");
 }
 
 #[tokio::test]

@@ -213,7 +213,12 @@ impl AutoScaling {
     pub(super) async fn standing(&self, group: &GroupId, growth: &Growth) -> Standing {
         let mut standing = Standing { open: growth.open(), ..Standing::default() };
         let Some(since) = self.orders.watermark(group).filter(|_| standing.open > 0) else { return standing };
-        match self.activities(group, since.lower_bound()).await {
+        let fresh = self.roster.activities(group);
+        let read = match fresh {
+            Some(activities) => Ok(activities),
+            None => self.activities(group, since.lower_bound()).await,
+        };
+        match read {
             Ok(activities) => self.orders.outlook(group, &activities, &mut standing),
             Err(error) => tracing::warn!(%group, "what became of its order could not be read: {error}"),
         }
@@ -225,7 +230,9 @@ impl AutoScaling {
         let request = self.client.describe_scaling_activities().auto_scaling_group_name(group.as_str());
         let request = request.max_records(ACTIVITIES).set_filters(since.map(|since| vec![since]));
         let answer = request.send().await.map_err(|error| errors::failed("DescribeScalingActivities", &error))?;
-        Ok(answer.activities.unwrap_or_default())
+        let activities = answer.activities.unwrap_or_default();
+        self.roster.note_activities(group, &activities);
+        Ok(activities)
     }
 }
 
