@@ -11,6 +11,7 @@ use bytes::Bytes;
 use prost::Message as _;
 use tokio::net::UnixListener;
 use tokio::runtime::Runtime;
+use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Request, Response, Status};
 use windlass_proto::podresources::pod_resources_lister_server::{PodResourcesLister, PodResourcesListerServer};
@@ -60,6 +61,7 @@ struct Service {
     state: Arc<Mutex<State>>,
     calls: Arc<AtomicU64>,
     pods_calls: Arc<AtomicU64>,
+    connections: Arc<AtomicU64>,
 }
 
 impl Kubelet {
@@ -118,6 +120,11 @@ impl Kubelet {
         self.service.calls.load(Ordering::Relaxed)
     }
 
+    /// Connections to the PodResources socket since the start.
+    pub fn connections(&self) -> u64 {
+        self.service.connections.load(Ordering::Relaxed)
+    }
+
     /// Dies: connections are cut and the socket is gone.
     pub fn stop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
@@ -142,7 +149,11 @@ impl Kubelet {
         drop(inside);
         let server = || tonic::transport::Server::builder();
         let lister = PodResourcesListerServer::new(self.service.clone());
-        runtime.spawn(server().serve_with_incoming(lister, resources));
+        let connections = Arc::clone(&self.service.connections);
+        let counted = resources.inspect(move |_| {
+            connections.fetch_add(1, Ordering::Relaxed);
+        });
+        runtime.spawn(server().serve_with_incoming(lister, counted));
         if let Some(pods) = pods {
             runtime.spawn(server().serve_with_incoming(PodsServer::new(self.service.clone()), pods));
         }

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod agent {
+    /// What people ask of a GPU exporter, one test each.
+    mod features;
     /// Uids, labels, claims, ids of all forms.
     mod identity;
     /// MIG instances, their holders, a layout that changes.
