@@ -150,8 +150,9 @@ impl Kubelet {
         let server = || tonic::transport::Server::builder();
         let lister = PodResourcesListerServer::new(self.service.clone());
         let connections = Arc::clone(&self.service.connections);
-        let counted = resources.inspect(move |_| {
+        let counted = resources.map(move |connection| {
             connections.fetch_add(1, Ordering::Relaxed);
+            connection
         });
         runtime.spawn(server().serve_with_incoming(lister, counted));
         if let Some(pods) = pods {

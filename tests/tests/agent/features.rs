@@ -98,14 +98,17 @@ fn all_pods_of_a_shared_gpu_are_shown_and_an_idle_holder_is_an_explicit_zero() {
     // One pod holds two slots; it is one holder.
     let two = [format!("{}::3", gpu_uuid(0)), format!("{}::4", gpu_uuid(0))];
     let two: Vec<&str> = two.iter().map(String::as_str).collect();
-    let pods =
-        vec![sharer("a", 0, 0), sharer("b", 0, 1), sharer("idle", 0, 2), pod("ml", "slots", "main", &[("nvidia.com/gpu", &two)])];
+    let pods = vec![
+        sharer("a", 0, 0),
+        sharer("b", 0, 1),
+        sharer("idle", 0, 2),
+        pod("ml", "slots", "main", &[("nvidia.com/gpu", &two)]),
+    ];
     let mut node = Node::start(&profile, pods, |host| {
         runs(host, 100, &main_of("a"));
         runs(host, 101, &main_of("b"));
     });
-    let page =
-        node.until("each", |page| close(page, &[("a", 30.0), ("b", 20.0), ("idle", 0.0), ("slots", 0.0)]));
+    let page = node.until("each", |page| close(page, &[("a", 30.0), ("b", 20.0), ("idle", 0.0), ("slots", 0.0)]));
     assert_eq!(page.select("gpu_utilization", &[]).len(), 4);
     let memory = |pod| page.value("gpu_memory_used_bytes", &[("pod", pod)]);
     assert_eq!((memory("a"), memory("b"), memory("idle")), (Some(700.0 * MIB), Some(300.0 * MIB), Some(0.0)));
@@ -117,18 +120,21 @@ fn the_window_average_keeps_what_was_last_seen_of_each_gpu() {
     // On one GPU something happens all the time, on the other in bursts with silence between.
     profile.gpu(0).processes = vec![moving(100, 10.0, 50.0, 1.7)];
     profile.gpu(1).processes = vec![moving(200, 0.0, 80.0, 5.0)];
-    let mut node = Node::start(&profile, vec![sharer("steady", 0, 0), sharer("bursts", 1, 0), sharer("idle", 1, 1)], |host| {
-        runs(host, 100, &main_of("steady"));
-        runs(host, 200, &main_of("bursts"));
-    });
+    let mut node =
+        Node::start(&profile, vec![sharer("steady", 0, 0), sharer("bursts", 1, 0), sharer("idle", 1, 1)], |host| {
+            runs(host, 100, &main_of("steady"));
+            runs(host, 200, &main_of("bursts"));
+        });
     let total = "container_gpu_usage_seconds_total";
     let first = node.until("both are measured", |page| {
         ["steady", "bursts"].iter().all(|pod| page.value(total, &[("pod", pod)]) > Some(0.0))
     });
-    let time = |page: &Page, gpu| page.value("gpu_device_last_sample_timestamp_seconds", &[("gpu", gpu)]).unwrap();
-    let last = node.until("ten seconds pass", |page| time(page, "0") > time(&first, "0") + 10.0);
+    let time = |page: &Page, gpu: u32| {
+        page.value("gpu_device_last_sample_timestamp_seconds", &[("gpu", gpu.to_string().as_str())]).unwrap()
+    };
+    let last = node.until("ten seconds pass", |page| time(page, 0) > time(&first, 0) + 10.0);
     for (gpu, pid, pod) in [(0, 100, "steady"), (1, 200, "bursts")] {
-        let (start, end) = (time(&first, &gpu.to_string()), time(&last, &gpu.to_string()));
+        let (start, end) = (time(&first, gpu), time(&last, gpu));
         let truth = node.gpus.mean_sm(gpu, pid, Duration::from_secs_f64(start), Duration::from_secs_f64(end));
         let said = 100.0 * (counter(&last, total, pod) - counter(&first, total, pod)) / (end - start);
         assert!((said - truth).abs() < 4.0, "{pod}: said {said}, true {truth}");
@@ -155,7 +161,11 @@ fn mps_clients_are_attributed_whether_the_driver_tells_of_them_or_of_their_serve
     let page = node.until("clients have their parts", |page| {
         close(page, &[("a", 40.0), ("b", 10.0), ("c", 25.0), ("d", 25.0), ("idle", 0.0)])
     });
-    assert_eq!(page.select("gpu_utilization", &[("namespace", "gpu-operator")]).len(), 0, "the server has no use of its own");
+    assert_eq!(
+        page.select("gpu_utilization", &[("namespace", "gpu-operator")]).len(),
+        0,
+        "the server has no use of its own"
+    );
     let rest = page.value("gpu_device_unattributed_utilization_ratio", &[("gpu", "1")]);
     assert!(rest.is_some_and(|rest| rest <= 0.01), "{rest:?}");
 }
@@ -164,12 +174,16 @@ fn mps_clients_are_attributed_whether_the_driver_tells_of_them_or_of_their_serve
 fn gpu_seconds_energy_and_allocated_time_are_counted_per_pod() {
     let mut profile = Profile::idle(ModelName::A100, 2);
     profile.gpu(0).processes = vec![Process::new(100, 60.0, 1_000), Process::new(101, 20.0, 500)];
-    let mut node = Node::start(&profile, vec![sharer("a", 0, 0), sharer("b", 0, 1), holder("requested-but-idle", 1)], |host| {
-        runs(host, 100, &main_of("a"));
-        runs(host, 101, &main_of("b"));
-    });
-    let [usage, allocated, energy] =
-        ["container_gpu_usage_seconds_total", "container_gpu_allocated_seconds_total", "container_gpu_energy_joules_total"];
+    let mut node =
+        Node::start(&profile, vec![sharer("a", 0, 0), sharer("b", 0, 1), holder("requested-but-idle", 1)], |host| {
+            runs(host, 100, &main_of("a"));
+            runs(host, 101, &main_of("b"));
+        });
+    let [usage, allocated, energy] = [
+        "container_gpu_usage_seconds_total",
+        "container_gpu_allocated_seconds_total",
+        "container_gpu_energy_joules_total",
+    ];
     let time = |page: &Page| page.value("gpu_device_last_sample_timestamp_seconds", &[("gpu", "0")]).unwrap();
     let device = |page: &Page, gpu| page.value("gpu_device_energy_joules_total", &[("gpu", gpu)]).unwrap();
     let first = node.until("all count", |page| {
@@ -211,8 +225,12 @@ fn a_pid_that_another_process_got_is_another_process() {
 fn mig_utilization_and_memory_per_instance_are_normalised_to_the_instance() {
     let mut profile = Profile::idle(ModelName::H100, 1);
     profile.gpu(0).mig = Some(vec![instance("3g.40gb", 2), instance("1g.10gb", 9), instance("1g.10gb", 10)]);
-    profile.gpu(0).processes =
-        vec![inside(100, 2, 90.0, 9_000), inside(200, 9, 50.0, 1_500), inside(300, 10, 20.0, 300), inside(301, 10, 10.0, 100)];
+    profile.gpu(0).processes = vec![
+        inside(100, 2, 90.0, 9_000),
+        inside(200, 9, 50.0, 1_500),
+        inside(300, 10, 20.0, 300),
+        inside(301, 10, 10.0, 100),
+    ];
     let mig = |name: &str, gpu_instance, replica: &str| {
         pod("ml", name, "main", &[("nvidia.com/mig", &[&(mig_uuid(0, gpu_instance, 0) + replica)])])
     };
@@ -274,7 +292,9 @@ fn claims_and_sharing_at_once_with_share_ids_and_dynamic_mig() {
         sharer("slice-b", 1, 1),
     ];
     let mut node = Node::start(&profile, pods.clone(), |host| {
-        for (pid, name) in [(100, "first"), (101, "second"), (200, "slice-a"), (201, "slice-b"), (300, "dynamic"), (301, "twin")] {
+        for (pid, name) in
+            [(100, "first"), (101, "second"), (200, "slice-a"), (201, "slice-b"), (300, "dynamic"), (301, "twin")]
+        {
             runs(host, pid, &main_of(name));
         }
     });
@@ -288,7 +308,8 @@ fn claims_and_sharing_at_once_with_share_ids_and_dynamic_mig() {
     profile.gpu(2).mig = Some(vec![instance("1g.10gb", 7), instance("1g.10gb", 8)]);
     profile.gpu(2).processes = vec![inside(300, 8, 80.0, 900), inside(301, 7, 40.0, 300)];
     node.gpus.set(&profile).unwrap();
-    let page = node.until("the new instances are their claims'", |page| close(page, &[("dynamic", 80.0), ("twin", 40.0)]));
+    let page =
+        node.until("the new instances are their claims'", |page| close(page, &[("dynamic", 80.0), ("twin", 40.0)]));
     let held = page.select("container_gpu_allocated_seconds_total", &[("pod", "dynamic")]);
     assert_eq!(held[0].labels["uuid"], mig_uuid(2, 8, 0));
 }

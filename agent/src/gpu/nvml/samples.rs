@@ -2,6 +2,7 @@
 //! Timestamps are the driver's own and only ever compared with each other.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::gpu::ProcessUtilization;
 
@@ -45,6 +46,9 @@ impl Seen {
     }
 }
 
+/// Microseconds by which a ring may reach further back than twice the time since the last look before that is silence: three of its longest periods.
+const SILENCE: u64 = 500_000;
+
 /// Mean and maximum of some samples, percent.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Measured {
@@ -54,12 +58,17 @@ pub(super) struct Measured {
     pub(super) max: f64,
 }
 
-/// The samples newer than what was seen, which moves to the newest. `None` when nothing is new.
-pub(super) fn since(seen: &mut Seen, samples: impl Iterator<Item = (u64, f64)>) -> Option<Measured> {
-    let from = seen.newest;
+/// The samples newer than what was seen, which moves to the newest. `None` when nothing is new. `elapsed` is the time since the last look: while a GPU
+/// idles the driver gives nothing, and what it gives then reaches back over silence that was counted already.
+pub(super) fn since(seen: &mut Seen, samples: &[(u64, f64)], elapsed: Duration) -> Option<Measured> {
+    let newest = samples.iter().map(|(timestamp, _)| *timestamp).max().filter(|newest| *newest > seen.newest)?;
+    let elapsed = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
+    let reach = newest - seen.newest;
+    let silence = elapsed > 0 && reach > elapsed.saturating_mul(2).saturating_add(SILENCE);
+    let from = if silence { newest - elapsed } else { seen.newest };
+    seen.newest = newest;
     let (mut sum, mut count, mut max) = (0.0, 0_u32, 0.0_f64);
-    for (timestamp, value) in samples.filter(|(timestamp, _)| *timestamp > from) {
-        seen.newest = seen.newest.max(timestamp);
+    for &(_, value) in samples.iter().filter(|(timestamp, _)| *timestamp > from) {
         if let Some(value) = percent(value) {
             sum += value;
             max = max.max(value);
@@ -72,22 +81,43 @@ pub(super) fn since(seen: &mut Seen, samples: impl Iterator<Item = (u64, f64)>) 
 /// One sample of one process: (pid, timestamp, percent of SM time).
 pub(super) type ProcessSample = (u32, u64, f64);
 
-/// Per process the mean of its samples newer than what was seen, which moves to the newest.
+/// Samples of one round may differ by this much of the driver's clock, which counts microseconds: a third of its shortest period.
+const ROUND: u64 = 55_000;
+
+/// Per process the mean over the rounds newer than what was seen, which moves to the newest. The driver leaves out a process that did nothing in a
+/// round: that round is a 0 for it. A round in which nobody did anything is not there at all; who knows how busy the GPU was scales for it.
 /// At the first look the buffer holds the past as well, so only each process's newest sample counts.
 pub(super) fn processes_since(seen: &mut Seen, samples: &[ProcessSample]) -> Vec<ProcessUtilization> {
     let since = seen.newest;
-    let mut by_pid: BTreeMap<u32, (u64, f64, u32)> = BTreeMap::new();
+    let mut by_pid: BTreeMap<u32, (u64, f64)> = BTreeMap::new();
+    let mut times = Vec::new();
     for &(pid, timestamp, sm) in samples.iter().filter(|sample| sample.0 != 0 && sample.1 > since) {
         seen.newest = seen.newest.max(timestamp);
         let Some(sm) = percent(sm) else { continue };
-        let entry = by_pid.entry(pid).or_insert((timestamp, 0.0, 0));
+        times.push(timestamp);
+        let (newest, sum) = by_pid.entry(pid).or_insert((timestamp, 0.0));
         if since > 0 {
-            *entry = (timestamp, entry.1 + sm, entry.2 + 1);
-        } else if entry.2 == 0 || timestamp >= entry.0 {
-            *entry = (timestamp, sm, 1);
+            *sum += sm;
+        } else if timestamp >= *newest {
+            (*newest, *sum) = (timestamp, sm);
         }
     }
-    by_pid.into_iter().map(|(pid, (_, sum, count))| ProcessUtilization { pid, sm: sum / f64::from(count) }).collect()
+    let rounds = if since > 0 { rounds(times) } else { 1 };
+    by_pid.into_iter().map(|(pid, (_, sum))| ProcessUtilization { pid, sm: sum / f64::from(rounds) }).collect()
+}
+
+/// In how many rounds these samples were taken; at least one.
+fn rounds(mut times: Vec<u64>) -> u32 {
+    times.sort_unstable();
+    let mut begun: Option<u64> = None;
+    let mut rounds = 0;
+    for time in times {
+        if begun.is_none_or(|begun| time - begun > ROUND) {
+            begun = Some(time);
+            rounds += 1;
+        }
+    }
+    rounds.max(1)
 }
 
 #[cfg(test)]
@@ -102,25 +132,45 @@ mod tests {
     fn only_what_is_new_is_averaged() {
         let mut last = seen(10);
         let samples = [(9, 90.0), (10, 80.0), (11, 10.0), (12, 20.0)];
-        assert_eq!(since(&mut last, samples.into_iter()), Some(Measured { mean: 15.0, max: 20.0 }));
+        assert_eq!(since(&mut last, &samples, Duration::ZERO), Some(Measured { mean: 15.0, max: 20.0 }));
         assert_eq!(last, seen(12));
-        assert_eq!(since(&mut last, samples.into_iter()), None);
+        assert_eq!(since(&mut last, &samples, Duration::ZERO), None);
+    }
+
+    #[test]
+    fn silence_before_a_burst_is_not_averaged_in() {
+        // Two seconds of idleness, of which the driver said nothing, then a burst; looked at every 0.3 s.
+        let samples: Vec<(u64, f64)> = (1..=12).map(|n| (n * 200_000, if n == 12 { 80.0 } else { 0.0 })).collect();
+        let look = |elapsed| since(&mut seen(100_000), &samples, Duration::from_millis(elapsed)).map(|new| new.mean);
+        assert_eq!(look(300), Some(40.0));
+        // One look that was late: all of it is new.
+        assert_eq!(look(2_000), Some(80.0 / 12.0));
     }
 
     #[test]
     fn absurd_values_are_clamped_or_dropped() {
         let mut last = seen(0);
         let samples = [(1, 104.0), (2, 4_294_967_295.0), (3, f64::NAN)];
-        assert_eq!(since(&mut last, samples.into_iter()), Some(Measured { mean: 100.0, max: 100.0 }));
+        assert_eq!(since(&mut last, &samples, Duration::ZERO), Some(Measured { mean: 100.0, max: 100.0 }));
         assert_eq!(last, seen(3));
     }
 
     #[test]
     fn each_process_has_its_own_mean() {
         let mut last = seen(1);
-        let samples = [(7, 2, 30.0), (7, 3, 50.0), (8, 3, 9_999_999.0), (9, 1, 80.0), (0, 3, 5.0)];
+        let samples =
+            [(7, 200_000, 30.0), (7, 400_000, 50.0), (8, 400_000, 9_999_999.0), (9, 1, 80.0), (0, 400_000, 5.0)];
         assert_eq!(processes_since(&mut last, &samples), [ProcessUtilization { pid: 7, sm: 40.0 }]);
-        assert_eq!(last, seen(3));
+        assert_eq!(last, seen(400_000));
+    }
+
+    #[test]
+    fn a_round_without_a_process_is_a_zero_for_it() {
+        let mut last = seen(1);
+        // Process 8 worked in one of three rounds; its sample was taken a moment after the others'.
+        let samples = [(7, 200_000, 30.0), (7, 400_000, 30.0), (8, 400_090, 60.0), (7, 600_000, 30.0)];
+        let found = processes_since(&mut last, &samples);
+        assert_eq!(found, [ProcessUtilization { pid: 7, sm: 30.0 }, ProcessUtilization { pid: 8, sm: 20.0 }]);
     }
 
     #[test]
@@ -137,7 +187,7 @@ mod tests {
         let suspicious: Vec<bool> = looks.map(|(found, busy)| last.is_suspicious(found, busy)).collect();
         assert_eq!(suspicious, [false, false, false, false, true, false, false, false]);
         last.rewind([400, 500].into_iter());
-        assert_eq!(since(&mut last, [(500, 10.0), (600, 20.0)].into_iter()).map(|new| new.mean), Some(20.0));
+        assert_eq!(since(&mut last, &[(500, 10.0), (600, 20.0)], Duration::ZERO).map(|new| new.mean), Some(20.0));
         last.rewind([900].into_iter());
         assert_eq!(last.newest, 600, "no clock went back: what was seen stays seen");
     }

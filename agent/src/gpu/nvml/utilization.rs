@@ -22,6 +22,7 @@ pub(super) struct Utilization {
     memory: Seen,
     busy_seconds: Option<f64>,
     last: Option<Duration>,
+    looked: Option<Duration>,
 }
 
 /// What one pass found, percent.
@@ -42,10 +43,13 @@ impl Utilization {
             return Used { busy_seconds: self.busy_seconds, ..Used::default() };
         }
         let device = gpu.device();
-        let (mut used, mut memory) = (
-            fresh(&mut self.gpu, ("utilization_samples", GPU), gpu, calls),
-            fresh(&mut self.memory, ("memory_samples", MEMORY), gpu, calls),
-        );
+        let elapsed = self.looked.replace(calls.now).map_or(Duration::ZERO, |looked| calls.now.saturating_sub(looked));
+        let mut fresh = |seen: &mut Seen, (name, kind): (&'static str, u32)| {
+            let newest = seen.newest;
+            since(seen, &calls.ask(name, || gpu.samples(kind, newest))?, elapsed)
+        };
+        let mut used = fresh(&mut self.gpu, ("utilization_samples", GPU));
+        let mut memory = fresh(&mut self.memory, ("memory_samples", MEMORY));
         let sampled = used.is_some();
         if used.is_none() || memory.is_none() {
             // Idle, or a ring that has nothing new yet: one reading of the moment stands for the time since.
@@ -80,13 +84,6 @@ impl Utilization {
         self.last = Some(now);
         *self.busy_seconds.get_or_insert(0.0) += mean / 100.0 * elapsed.as_secs_f64();
     }
-}
-
-/// What is new in one of the driver's rings.
-fn fresh(seen: &mut Seen, (name, kind): (&'static str, u32), gpu: &Handle, calls: &mut Calls<'_>) -> Option<Measured> {
-    let newest = seen.newest;
-    let samples = calls.ask(name, || gpu.samples(kind, newest))?;
-    since(seen, samples.into_iter())
 }
 
 /// Looks whether the clock of a ring was set back.
