@@ -1,7 +1,8 @@
-//! Our provider as the program that users run: built by cargo with the very features it is shipped with, and as the
-//! tests around it were built, so that nothing is compiled twice.
+//! Our programs as users run them: built by cargo with the very features they are shipped with, and as the tests
+//! around them were built, so that nothing is compiled twice.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::Mutex,
@@ -15,21 +16,32 @@ use serde_json::Value;
 /// # Errors
 /// With what the compiler said.
 pub fn provider() -> Result<PathBuf> {
-    static BUILT: Mutex<Option<PathBuf>> = Mutex::new(None);
+    program("windlass-provider")
+}
+
+/// Where the agent lies; the first call builds it.
+///
+/// # Errors
+/// With what the compiler said.
+pub fn agent() -> Result<PathBuf> {
+    program("windlass-agent")
+}
+
+fn program(name: &'static str) -> Result<PathBuf> {
+    static BUILT: Mutex<BTreeMap<&str, PathBuf>> = Mutex::new(BTreeMap::new());
     let mut built = BUILT.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    if let Some(program) = built.as_ref() {
+    if let Some(program) = built.get(name) {
         return Ok(program.clone());
     }
-    let program = build()?;
-    *built = Some(program.clone());
+    let program = build(name)?;
+    built.insert(name, program.clone());
     Ok(program)
 }
 
-fn build() -> Result<PathBuf> {
+fn build(name: &str) -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.args(["build", "--quiet", "--message-format=json-render-diagnostics", "--workspace"]);
-    command.args(["--bin", "windlass-provider"]);
+    command.args(["build", "--quiet", "--message-format=json-render-diagnostics", "--workspace", "--bin", name]);
     if !cfg!(debug_assertions) {
         command.arg("--release");
     }
@@ -37,11 +49,12 @@ fn build() -> Result<PathBuf> {
         .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
         .stderr(Stdio::inherit())
         .output()
-        .context("starting cargo to build windlass-provider")?;
-    ensure!(out.status.success(), "cargo could not build windlass-provider");
+        .with_context(|| format!("starting cargo to build {name}"))?;
+    ensure!(out.status.success(), "cargo could not build {name}");
     let executable = |line: &str| {
         let message: Value = serde_json::from_str(line).ok()?;
-        (message["target"]["name"] == "windlass-provider").then(|| message["executable"].as_str().map(PathBuf::from))?
+        (message["target"]["name"] == name).then(|| message["executable"].as_str().map(PathBuf::from))?
     };
-    String::from_utf8_lossy(&out.stdout).lines().find_map(executable).context("cargo named no windlass-provider")
+    let said = String::from_utf8_lossy(&out.stdout);
+    said.lines().find_map(executable).with_context(|| format!("cargo named no {name}"))
 }

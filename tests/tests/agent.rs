@@ -25,6 +25,8 @@ mod agent {
     mod serving;
     /// Attribution against the truth.
     mod sharing;
+    /// The program as it is shipped: its rights, its size, its manifests.
+    mod shipped;
     /// Lost GPUs, missing drivers, slow kubelets, huge answers.
     mod troubles;
 }

@@ -59,7 +59,7 @@ fn check(prometheus: &Prometheus, queries: &[(&str, &[f64])]) {
 }
 
 #[test]
-fn dashboard_12239_is_answered_in_both_its_ages() {
+fn feature_29_dashboard_12239_is_answered_in_both_its_ages() {
     let node = node(&profile(), None);
     let prometheus = Prometheus::start(&[job("gpus", node.address(), &json!({}))], None).unwrap();
     let panels = |select: &str, by: &str, by_instance: &str| {
@@ -88,7 +88,7 @@ fn dashboard_12239_is_answered_in_both_its_ages() {
 }
 
 #[test]
-fn rules_of_the_prometheus_adapter_find_each_pod() {
+fn feature_29_rules_of_the_prometheus_adapter_find_each_pod() {
     let node = node(&profile(), None);
     let jobs = [
         job("kept", node.address(), &json!({"relabel_configs": [{"target_label": "cluster", "replacement": "a"}]})),
@@ -128,7 +128,7 @@ fn rules_of_the_prometheus_adapter_find_each_pod() {
 }
 
 #[test]
-fn queries_of_keda_scalers_are_answered() {
+fn feature_29_queries_of_keda_scalers_are_answered() {
     let node = node(&profile(), None);
     let prometheus = Prometheus::start(&[job("gpus", node.address(), &json!({}))], None).unwrap();
     check(
@@ -160,7 +160,7 @@ fn rules() -> Value {
 }
 
 #[test]
-fn alerts_are_sound_and_fire_for_a_lost_gpu_and_a_notice() {
+fn feature_62_alerts_are_sound_and_fire_for_a_lost_gpu_and_a_notice() {
     let mut rules = rules();
     check_rules(&rules.to_string()).unwrap();
     // The test has no ten minutes.
@@ -181,7 +181,7 @@ fn alerts_are_sound_and_fire_for_a_lost_gpu_and_a_notice() {
 }
 
 #[test]
-fn every_panel_of_our_dashboard_shows_something() {
+fn feature_62_every_panel_of_our_dashboard_shows_something() {
     let dashboard: Value = serde_json::from_str(include_str!("../../../deploy/grafana/windlass-agent.json")).unwrap();
     let metadata = Metadata::start(Cloud::Ec2).unwrap();
     metadata.set("events/recommendations/rebalance", Some(r#"{"noticeTime":"2017-09-18T08:10:00Z"}"#));
