@@ -13,6 +13,7 @@ use proptest::prelude::{Strategy, any, prop_oneof};
 use proptest::sample::{Index, select};
 use proptest::test_runner::{Config, TestRunner};
 use prost::Message as _;
+use windlass_agent::notices::{dates, ec2, gce};
 use windlass_agent::pods::{Holders, cgroup, checkpoint, device, kubelet, processes};
 use windlass_proto::podresources::ListPodResourcesResponse;
 use windlass_proto::pods::ListPodsResponse;
@@ -41,6 +42,9 @@ fn parsers() -> Vec<Parser> {
         Parser { name: "cgroup", parse: cgroup_lines, real: cgroups() },
         Parser { name: "proc-stat", parse: proc_stat, real: texts(STATS) },
         Parser { name: "checkpoint", parse: checkpoint_file, real: texts(CHECKPOINTS) },
+        Parser { name: "ec2-metadata", parse: ec2_metadata, real: texts(EC2_METADATA) },
+        Parser { name: "gce-metadata", parse: gce_metadata, real: texts(GCE_METADATA) },
+        Parser { name: "metadata-dates", parse: metadata_dates, real: texts(METADATA_DATES) },
     ]
 }
 
@@ -105,6 +109,32 @@ const CHECKPOINTS: &[&str] = &[
 
 fn checkpoint_file(bytes: &[u8]) {
     let _names = checkpoint::join(bytes, &[]);
+}
+
+const EC2_METADATA: &[&str] = &[
+    r#"{"action":"terminate","time":"2017-09-18T08:22:00Z"}"#,
+    r#"{"noticeTime":"2020-10-27T08:22:00Z"}"#,
+    r#"[{"NotBefore":"21 Jan 2019 09:00:43 GMT","Code":"system-reboot","EventId":"instance-event-1","State":"active"}]"#,
+];
+const GCE_METADATA: &[&str] = &[
+    "TRUE",
+    "TERMINATE_ON_HOST_MAINTENANCE",
+    r#"{"automaticRestart":"TRUE","onHostMaintenance":"TERMINATE","preemptible":"TRUE","provisioningModel":"SPOT"}"#,
+];
+const METADATA_DATES: &[&str] = &["2020-10-27T08:22:00.123+02:00", "21 Jan 2019 09:00:43 GMT"];
+
+fn ec2_metadata(bytes: &[u8]) {
+    let _notices = (ec2::instance_action(bytes, 1.0), ec2::rebalance(bytes, 1.0), ec2::maintenance(bytes, 1.0));
+}
+
+fn gce_metadata(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let _notices = (gce::preempted(&text, 1.0), gce::maintenance(&text, 1.0), gce::market(bytes));
+}
+
+fn metadata_dates(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let _times = (dates::rfc3339(&text), dates::spelled(&text));
 }
 
 /// Bytes at random, or a real input with some bytes changed, doubled or cut off.
