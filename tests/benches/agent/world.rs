@@ -39,6 +39,13 @@ impl Size {
         }
     }
 
+    fn resource(self) -> &'static str {
+        match self {
+            Self::Shared => "nvidia.com/gpu",
+            Self::Partitioned => "nvidia.com/mig-1g.10gb",
+        }
+    }
+
     /// GPU, GPU instance and device id of a container's place.
     fn device(self, place: u32) -> (u32, Option<u32>, String) {
         let gpu = place % GPUS;
@@ -58,6 +65,7 @@ pub(crate) struct World {
     pub(crate) kubelet: Kubelet,
     pub(crate) host: Host,
     pub(crate) pods: Vec<PodResources>,
+    size: Size,
     work: Vec<Child>,
 }
 
@@ -80,13 +88,18 @@ impl World {
             let sm = Shape::Square { low: 5.0, high: 25.0, period_s: f64::from(place % 30 + 3), duty: 0.6 };
             let process = Process { sm: Curve::Shape(sm), gpu_instance, ..Process::new(child.id(), 0.0, 1_000) };
             profile.gpu(gpu).processes.push(process);
-            let resource = if gpu_instance.is_some() { "nvidia.com/mig-1g.10gb" } else { "nvidia.com/gpu" };
-            pods.push(pod(&container.namespace, &container.pod, &container.name, &[(resource, &[id.as_str()])]));
+            pods.push(pod(&container.namespace, &container.pod, &container.name, &[(size.resource(), &[id.as_str()])]));
             work.push(child);
         }
         let kubelet = Kubelet::start(host.root())?;
         kubelet.set_pods(pods.clone());
-        Ok(Self { gpus: Gpus::new(&profile)?, kubelet, host, pods, work })
+        Ok(Self { gpus: Gpus::new(&profile)?, kubelet, host, pods, size, work })
+    }
+
+    /// A pod that holds a replica of the first device and runs nothing.
+    pub(crate) fn visitor(&self) -> PodResources {
+        let (_, _, id) = self.size.device(GPUS * INSTANCES * 99);
+        pod("ml", "visitor", "main", &[(self.size.resource(), &[id.as_str()])])
     }
 
     /// Where the fake library counts its calls.

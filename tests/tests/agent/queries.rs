@@ -71,6 +71,9 @@ fn feature_29_dashboard_12239_is_answered_in_both_its_ages() {
             (format!("count(max(DCGM_FI_DEV_SM_CLOCK{{{select}}} * 1000000) by ({by}) > 100000000)"), 3.0),
             (format!("count(max(DCGM_FI_DEV_FB_USED{{{select}}}) by ({by_instance}) > 1000)"), 3.0),
             (format!("max(DCGM_FI_DEV_GPU_UTIL{{{select}}})"), 75.0),
+            // Whole GPUs, and the instance that somebody holds.
+            (format!("count(max(DCGM_FI_PROF_GR_ENGINE_ACTIVE{{{select}}}) by ({by_instance}) <= 1) >= bool 3"), 1.0),
+            (format!("count(max(DCGM_FI_PROF_PIPE_TENSOR_ACTIVE{{{select}}}) by ({by_instance}) <= 1) >= bool 3"), 1.0),
         ]
     };
     let instance = format!(r#"instance=~"{}", gpu=~"0|1|2""#, node.address());
@@ -107,7 +110,7 @@ fn feature_29_rules_of_the_prometheus_adapter_find_each_pod() {
     check(
         &prometheus,
         &[
-            (r#"count(DCGM_FI_DEV_GPU_UTIL{job="kept",namespace!="",pod!=""})"#, &[3.0]),
+            (r#"count(DCGM_FI_DEV_GPU_UTIL{job="kept",namespace!="",pod!="",GPU_I_ID=""})"#, &[3.0]),
             (r#"avg(DCGM_FI_DEV_GPU_UTIL{namespace="ml",pod=~"trainer"}) by (pod)"#, &[75.0]),
             (r#"sum(DCGM_FI_DEV_GPU_UTIL{namespace="ml",pod=~"left|right"}) by (pod)"#, &[30.0, 0.0]),
             (
@@ -134,7 +137,7 @@ fn feature_29_queries_of_keda_scalers_are_answered() {
     check(
         &prometheus,
         &[
-            (r#"avg(DCGM_FI_DEV_GPU_UTIL{namespace="ml"})"#, &[35.0]),
+            (r#"avg(DCGM_FI_DEV_GPU_UTIL{namespace="ml",GPU_I_ID=""})"#, &[35.0]),
             (r#"avg(DCGM_FI_DEV_GPU_UTIL{pod=~"trainer.*"})"#, &[75.0]),
             (
                 r#"sum(DCGM_FI_DEV_FB_USED{gpu="0"}) / (sum(DCGM_FI_DEV_FB_USED{gpu="0"}) + sum(DCGM_FI_DEV_FB_FREE{gpu="0"})) > bool 0.4"#,
@@ -144,6 +147,8 @@ fn feature_29_queries_of_keda_scalers_are_answered() {
                 r#"count(DCGM_FI_DEV_FB_USED{gpu="0"} / (DCGM_FI_DEV_FB_USED{gpu="0"} + DCGM_FI_DEV_FB_FREE{gpu="0"}))"#,
                 &[1.0],
             ),
+            (r#"count(avg(DCGM_FI_PROF_GR_ENGINE_ACTIVE{pod!=""}))"#, &[1.0]),
+            (r#"count(DCGM_FI_PROF_GR_ENGINE_ACTIVE{GPU_I_ID="7",pod="sliced"})"#, &[1.0]),
             // Our own names, for whoever begins anew.
             (r#"avg(gpu_utilization{namespace="ml",pod=~"left|right"})"#, &[15.0]),
             (r#"sum(gpu_memory_utilization{pod="trainer"}) > bool 40"#, &[1.0]),
