@@ -1,6 +1,9 @@
 //! The account as a value: everything that exists in it, and what each request does to it. The time is an argument.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use serde_json::Value;
 
@@ -62,6 +65,8 @@ pub struct Account {
     pub denied: BTreeSet<String>,
     /// Access keys that have expired.
     pub expired: BTreeSet<String>,
+    /// How long temporary credentials are good for, as they say themselves.
+    pub credentials_last: Duration,
     /// Every request so far.
     pub calls: Vec<Recorded>,
     pub(super) templates: BTreeMap<String, LaunchTemplate>,
@@ -87,6 +92,7 @@ impl Default for Account {
             faults: Faults::default(),
             denied: BTreeSet::new(),
             expired: BTreeSet::new(),
+            credentials_last: Duration::from_hours(1),
             calls: Vec::new(),
             templates: BTreeMap::new(),
             queues: BTreeMap::new(),

@@ -1,7 +1,5 @@
 //! The STS API: who the caller is, and temporary credentials for a web identity.
 
-use std::time::Duration;
-
 use serde_json::json;
 
 use super::{
@@ -14,8 +12,6 @@ use super::{
 
 /// The caller, whoever signed.
 pub(super) const CALLER: &str = "arn:aws:sts::123456789012:assumed-role/windlass/provider";
-/// How long temporary credentials are good for, as they say themselves.
-const CREDENTIALS: Duration = Duration::from_hours(1);
 
 pub(super) fn answer(account: &mut Account, request: &Request, now: Moment) -> Outcome {
     match request.action.as_str() {
@@ -24,7 +20,7 @@ pub(super) fn answer(account: &mut Account, request: &Request, now: Moment) -> O
             account.keys += 1;
             let credentials = json!({
                 "AccessKeyId": format!("ASIA{:016}", account.keys), "SecretAccessKey": "not-a-secret",
-                "SessionToken": "not-a-token", "Expiration": written(now + millis(CREDENTIALS)),
+                "SessionToken": "not-a-token", "Expiration": written(now + millis(account.credentials_last)),
             });
             let user = json!({"Arn": CALLER, "AssumedRoleId": "AROAEXAMPLE:provider"});
             Ok(json!({"Credentials": credentials, "AssumedRoleUser": user}))

@@ -1,18 +1,133 @@
 //! Broken answers, expired credentials and regions that do not answer cost what they concern, and nothing else.
 
-use windlass_tests::aws::Fault;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use windlass_proto::externalgrpc::{NodeGroupTemplateNodeInfoRequest, instance_status::InstanceState};
+use windlass_tests::aws::{Asg, AwsCloud, Fault};
 
 use super::stage::{Stage, gpu_group};
+
+/// A group with nothing wrong beside the others.
+fn with_a_sound_group() -> AwsCloud {
+    let cloud = AwsCloud::start().unwrap();
+    cloud.add("sound", gpu_group());
+    cloud
+}
+
+/// A group that only its launch template describes.
+fn untold() -> Asg {
+    Asg::new(&["us-east-1a"]).between(0, 5).of_cluster("c1")
+}
+
+/// The warnings that `groups` prints for a group.
+fn warnings(stage: &Stage, group: &str) -> String {
+    let output = stage.run(&["groups", "--json"]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let groups: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    let all = groups.as_array().or(groups["groups"].as_array()).cloned().unwrap_or_default();
+    let found = all.iter().find(|it| it["id"] == group).unwrap_or_else(|| panic!("{text}"));
+    found["warnings"].to_string()
+}
+
+/// The group says what is wrong with it, on the page and in `groups`; the sound one is bought from all the same.
+async fn only_that_group_suffers(cloud: AwsCloud, group: &str, says: &str) -> Stage {
+    let mut stage = Stage::new(cloud).await;
+    let on_page = async |stage: &mut Stage| stage.page("/").await.contains(&says.replace('"', "&quot;"));
+    stage.until(&format!("the page says {says}"), on_page).await;
+    let told = warnings(&stage, group);
+    assert!(told.contains(says), "{says}: {told}");
+    assert!(!warnings(&stage, "sound").contains(says));
+    stage.increase("sound", 1).await.unwrap();
+    let runs = async |stage: &mut Stage| stage.count("sound", InstanceState::InstanceRunning).await == 1;
+    stage.until("the sound group's machine runs", runs).await;
+    stage
+}
+
+async fn has_template(stage: &mut Stage, group: &str) -> bool {
+    let request = NodeGroupTemplateNodeInfoRequest { id: group.to_owned() };
+    stage.client.node_group_template_node_info(request).await.is_ok()
+}
+
+#[tokio::test]
+async fn a_missing_launch_template_is_told_and_nothing_is_promised_of_it() {
+    let cloud = with_a_sound_group();
+    cloud.add("broken", untold().launch_template("lt-gone", "$Latest"));
+    let mut stage = only_that_group_suffers(cloud, "broken", "lt-gone").await;
+    assert!(!has_template(&mut stage, "broken").await, "a machine of which nothing is known was promised");
+    assert!(has_template(&mut stage, "sound").await);
+}
+
+#[tokio::test]
+async fn a_launch_template_without_a_type_is_told() {
+    let cloud = with_a_sound_group();
+    cloud.with(|account, _| account.launch_template("lt-empty", json!({"imageId": "ami-0"})));
+    cloud.add("broken", untold().launch_template("lt-empty", "$Latest"));
+    let mut stage = only_that_group_suffers(cloud, "broken", "instance type").await;
+    assert!(!has_template(&mut stage, "broken").await);
+}
+
+#[tokio::test]
+async fn an_unknown_instance_type_is_told() {
+    let cloud = with_a_sound_group();
+    cloud.with(|account, _| account.launch_template("lt-odd", json!({"instanceType": "zz9.plural"})));
+    cloud.add("broken", untold().launch_template("lt-odd", "$Latest"));
+    let mut stage = only_that_group_suffers(cloud, "broken", "zz9.plural").await;
+    assert!(!has_template(&mut stage, "broken").await);
+}
+
+#[tokio::test]
+async fn a_tag_that_does_not_parse_is_told_with_what_would_be_right() {
+    let cloud = with_a_sound_group();
+    cloud.add("broken", gpu_group().node_template("taint/gpu", "NoSchedule"));
+    let mut stage = only_that_group_suffers(cloud, "broken", "e.g. present:NoSchedule").await;
+    assert!(has_template(&mut stage, "broken").await, "one tag costs that tag, not the group");
+}
+
+#[tokio::test]
+async fn a_minimum_above_the_maximum_is_told() {
+    let cloud = with_a_sound_group();
+    cloud.add("broken", gpu_group().between(3, 2));
+    only_that_group_suffers(cloud, "broken", "minimum is above").await;
+}
+
+#[tokio::test]
+async fn an_instance_that_two_groups_claim_is_told_and_never_ended_by_guess() {
+    let cloud = with_a_sound_group();
+    cloud.add("broken", gpu_group().desired(1));
+    cloud.add("other", gpu_group());
+    let machine = cloud.group("broken").machines().remove(0);
+    let id = machine.id.clone();
+    cloud.group("other").with(|group, _| {
+        group.machines.insert(machine.id.clone(), machine);
+        group.desired = 1;
+    });
+    let stage = only_that_group_suffers(cloud, "broken", &format!("{id} is claimed by")).await;
+    assert!(stage.cloud.calls("TerminateInstanceInAutoScalingGroup").is_empty());
+}
 
 #[tokio::test]
 async fn a_region_that_does_not_answer_leaves_the_last_good_listing() {
     let mut stage = Stage::of(gpu_group().desired(1)).await;
     stage.relisted().await;
     stage.cloud.fault("*", Fault::Hang);
-    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
     stage.refresh().await.unwrap();
     assert_eq!((stage.groups().await.len(), stage.target("gpu").await), (1, 1));
     assert_eq!(stage.instances("gpu").await.len(), 1);
+}
+
+#[tokio::test]
+async fn without_any_answer_from_the_region_there_is_no_group_and_the_program_is_not_ready() {
+    let mut cloud = AwsCloud::start().unwrap();
+    cloud.add("gpu", gpu_group());
+    cloud.unplug();
+    let mut stage = Stage::prepared(cloud, &json!({}), &[]);
+    stage.start();
+    stage.until("it serves", async |stage| !stage.page("/readyz").await.is_empty()).await;
+    let ready = stage.page("/readyz").await;
+    assert!(ready.starts_with("HTTP/1.1 503"), "{ready}");
+    assert_eq!(stage.groups().await, []);
 }
 
 #[tokio::test]
@@ -20,11 +135,87 @@ async fn broken_answers_change_nothing_and_good_ones_are_taken_again() {
     let mut stage = Stage::of(gpu_group().desired(1)).await;
     for fault in [Fault::BrokenBody, Fault::HalfAnswer, Fault::Down, Fault::Nonsense] {
         stage.cloud.fault("DescribeAutoScalingGroups", fault.clone());
-        tokio::time::sleep(std::time::Duration::from_millis(700)).await;
+        tokio::time::sleep(Duration::from_millis(700)).await;
         assert_eq!((stage.groups().await.len(), stage.target("gpu").await), (1, 1), "{fault:?}");
     }
     stage.cloud.no_faults();
     stage.cloud.group("gpu").with(|group, _| group.max = 7);
     let seen = async |stage: &mut Stage| stage.groups().await.iter().any(|group| group.max_size == 7);
     stage.until("the new bound is seen", seen).await;
+}
+
+#[tokio::test]
+async fn a_launch_whose_answer_breaks_off_buys_exactly_what_was_asked_for() {
+    for fault in [Fault::BrokenBody, Fault::HalfAnswer, Fault::Nonsense, Fault::Down] {
+        let mut stage = Stage::of(gpu_group()).await;
+        stage.cloud.with(|account, _| account.faults.next("LaunchInstances", fault.clone(), 2));
+        stage.increase("gpu", 2).await.unwrap();
+        let run = async |stage: &mut Stage| stage.count("gpu", InstanceState::InstanceRunning).await == 2;
+        stage.until(&format!("both machines run after {fault:?}"), run).await;
+        stage.relisted().await;
+        assert_eq!((stage.cloud.group("gpu").machines().len(), stage.target("gpu").await), (2, 2), "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_page_that_is_missing_in_the_middle_takes_no_group_away() {
+    let cloud = AwsCloud::start().unwrap();
+    for number in 0..150 {
+        cloud.add(&format!("g-{number:03}"), gpu_group());
+    }
+    let mut stage = Stage::new(cloud).await;
+    assert_eq!(stage.groups().await.len(), 150);
+    // Good first pages, and second ones that break off.
+    for _ in 0..6 {
+        stage.cloud.with(|account, _| {
+            account.faults.next("DescribeAutoScalingGroups", Fault::Slow(Duration::from_millis(1)), 1);
+            account.faults.next("DescribeAutoScalingGroups", Fault::HalfAnswer, 1);
+        });
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        assert_eq!(stage.groups().await.len(), 150);
+    }
+}
+
+#[tokio::test]
+async fn credentials_that_expire_leave_everything_as_it_is_until_they_are_good_again() {
+    let mut stage = Stage::of(gpu_group().desired(1)).await;
+    stage.cloud.with(|account, _| account.expired.insert(windlass_tests::aws::ACCESS_KEY.to_owned()));
+    // Whatever it is told: no machine may come or go of it.
+    let _ = stage.increase("gpu", 1).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!((stage.groups().await.len(), stage.cloud.group("gpu").machines().len()), (1, 1));
+    let metrics = stage.page("/metrics").await;
+    assert!(metrics.contains("windlass_provider"), "{metrics}");
+    stage.cloud.with(|account, _| account.expired.clear());
+    stage.relisted().await;
+    assert_eq!(stage.cloud.group("gpu").in_state("InService").len(), stage.cloud.group("gpu").machines().len());
+    stage.increase("gpu", 1).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_web_identitys_credentials_are_asked_for_anew_before_they_expire() {
+    let cloud = AwsCloud::start().unwrap();
+    cloud.add("gpu", gpu_group());
+    cloud.with(|account, _| account.credentials_last = Duration::from_secs(13));
+    let endpoint = cloud.endpoint();
+    let token = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(token.path(), "a web identity").unwrap();
+    let environment = [
+        ("AWS_ACCESS_KEY_ID", ""),
+        ("AWS_SECRET_ACCESS_KEY", ""),
+        ("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/windlass"),
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", token.path().to_str().unwrap()),
+        ("AWS_ENDPOINT_URL_STS", &endpoint),
+    ];
+    let mut stage = Stage::prepared(cloud, &json!({}), &environment);
+    stage.start();
+    stage.until("the groups are listed", async |stage| !stage.groups().await.is_empty()).await;
+    let keys = |stage: &Stage| -> Vec<Option<String>> {
+        let mut keys: Vec<_> = stage.cloud.calls("DescribeAutoScalingGroups").into_iter().map(|it| it.key).collect();
+        keys.dedup();
+        keys
+    };
+    stage.until("a second key is used", async |stage| keys(stage).len() >= 2).await;
+    let failed = stage.cloud.with(|account, _| account.calls.iter().filter(|it| it.failed).count());
+    assert_eq!((failed, stage.groups().await.len()), (0, 1));
 }

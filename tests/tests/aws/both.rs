@@ -3,7 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::json;
+use prost::Message as _;
+use serde_json::{Value, json};
+use windlass_proto::{
+    core,
+    externalgrpc::{NodeGroupTemplateNodeInfoRequest, instance_status::InstanceState},
+};
 use windlass_tests::{
     aws::{Asg, AwsCloud, TAGS},
     moto::Moto,
@@ -25,12 +30,32 @@ impl World {
         Self::Moto(Moto::start().unwrap())
     }
 
-    /// A provider on it.
-    async fn stage(&self, cloud: AwsCloud) -> Stage {
-        match self {
-            Self::Fake => Stage::new(cloud).await,
-            Self::Moto(moto) => Stage::with(cloud, &json!({"cloud": {"endpoint": moto.endpoint()}})).await,
+    /// A provider on it, with these keys more in `cloud`.
+    async fn stage(&self, cloud: AwsCloud, mut keys: Value) -> Stage {
+        if let Self::Moto(moto) = self {
+            keys["endpoint"] = json!(moto.endpoint());
         }
+        Stage::with(cloud, &json!({"cloud": keys})).await
+    }
+
+    /// The managed node group `gpu` of the cluster `c1`.
+    fn nodegroup(&self, cloud: &AwsCloud) {
+        let labels = json!({"team": "vision"});
+        let taints = json!([{"key": "nvidia.com/gpu", "value": "present", "effect": "NO_SCHEDULE"}]);
+        let Self::Moto(moto) = self else {
+            let described = json!({"status": "ACTIVE", "capacityType": "SPOT", "labels": labels, "taints": taints});
+            return cloud.with(|account, _| {
+                account.nodegroups.insert(("c1".to_owned(), "gpu".to_owned()), described);
+            });
+        };
+        let role = "arn:aws:iam::123456789012:role/r";
+        let cluster = json!({"name": "c1", "roleArn": role, "resourcesVpcConfig": {"subnetIds": ["subnet-1"]}});
+        moto.eks("/clusters", &cluster).unwrap();
+        let nodegroup = json!({
+            "nodegroupName": "gpu", "nodeRole": role, "subnets": ["subnet-1"], "capacityType": "SPOT", "labels": labels,
+            "taints": taints,
+        });
+        moto.eks("/clusters/c1/node-groups", &nodegroup).unwrap();
     }
 
     fn launch_template(&self, cloud: &AwsCloud, name: &str, instance_type: &str) {
@@ -90,7 +115,7 @@ async fn groups_are_found(world: World) -> BTreeMap<String, (i32, i32)> {
         "anothers",
         Asg::new(&["us-east-1a"]).launch_template("gpus", "$Default").tag(&format!("{TAGS}/enabled"), ""),
     );
-    let mut stage = world.stage(cloud).await;
+    let mut stage = world.stage(cloud, json!({})).await;
     bounds(&mut stage).await
 }
 
@@ -99,13 +124,77 @@ async fn a_machine_is_given_back(world: World) -> (usize, i32) {
     let cloud = AwsCloud::start().unwrap();
     world.launch_template(&cloud, "gpus", "g5.xlarge");
     world.group(&cloud, "gpu", group().desired(3));
-    let mut stage = world.stage(cloud).await;
+    let mut stage = world.stage(cloud, json!({})).await;
     let listed = stage.instances("gpu").await;
     let id = listed[0].id.clone();
     assert!(id.starts_with("aws:///us-east-1a/i-"), "{id}");
     stage.delete("gpu", &[&id]).await.unwrap();
     stage.until("the machine is gone", async |stage| stage.instances("gpu").await.iter().all(|it| it.id != id)).await;
     (stage.instances("gpu").await.len(), stage.target("gpu").await)
+}
+
+/// Two machines are asked for by raising the desired capacity, and come. Answers how many and the target.
+async fn machines_are_bought(world: World) -> (usize, i32) {
+    let cloud = AwsCloud::start().unwrap();
+    world.launch_template(&cloud, "gpus", "g5.xlarge");
+    world.group(&cloud, "gpu", group());
+    let mut stage = world.stage(cloud, json!({"launch": "desired-capacity"})).await;
+    stage.increase("gpu", 2).await.unwrap();
+    stage.until("both machines run", async |stage| stage.count("gpu", InstanceState::InstanceRunning).await == 2).await;
+    (stage.instances("gpu").await.len(), stage.target("gpu").await)
+}
+
+/// What a machine of a managed node group would be: labels, taints and resources, from its launch template, its type's
+/// description and EKS.
+async fn a_machine_is_described(world: World) -> BTreeMap<String, String> {
+    let cloud = AwsCloud::start().unwrap();
+    world.launch_template(&cloud, "gpus", "g4dn.xlarge");
+    world.nodegroup(&cloud);
+    let eks = group().tag("eks:cluster-name", "c1").tag("eks:nodegroup-name", "gpu");
+    world.group(&cloud, "gpu", eks);
+    let mut stage = world.stage(cloud, json!({})).await;
+    let labelled = async |stage: &mut Stage| template(stage).await.contains_key("label team");
+    stage.until("EKS has been asked", labelled).await;
+    template(&mut stage).await
+}
+
+/// The template of the group `gpu`, field by field; empty while there is none.
+async fn template(stage: &mut Stage) -> BTreeMap<String, String> {
+    let request = NodeGroupTemplateNodeInfoRequest { id: "gpu".to_owned() };
+    let Ok(answer) = stage.client.node_group_template_node_info(request).await else { return BTreeMap::new() };
+    let node = core::Node::decode(answer.into_inner().node_bytes.as_slice()).unwrap();
+    let (metadata, spec, status) =
+        (node.metadata.unwrap_or_default(), node.spec.unwrap_or_default(), node.status.unwrap_or_default());
+    let labels = metadata.labels.iter().filter(|(key, _)| *key != "kubernetes.io/hostname");
+    let labels = labels.map(|(key, value)| (format!("label {key}"), value.clone()));
+    let taints =
+        spec.taints.iter().map(|it| (format!("taint {}", it.key()), format!("{}:{}", it.value(), it.effect())));
+    let capacity =
+        status.capacity.iter().map(|(name, amount)| (format!("capacity {name}"), amount.string().to_owned()));
+    let free =
+        status.allocatable.iter().map(|(name, amount)| (format!("allocatable {name}"), amount.string().to_owned()));
+    labels.chain(taints).chain(capacity).chain(free).collect()
+}
+
+#[tokio::test]
+async fn a_machine_is_described_from_template_type_and_node_group_on_moto_as_on_the_fake() {
+    let seen = a_machine_is_described(World::Fake).await;
+    for (field, value) in [
+        ("label node.kubernetes.io/instance-type", "g4dn.xlarge"),
+        ("label eks.amazonaws.com/capacityType", "SPOT"),
+        ("taint nvidia.com/gpu", "present:NoSchedule"),
+        ("capacity nvidia.com/gpu", "1"),
+        ("capacity pods", "29"),
+    ] {
+        assert_eq!(seen.get(field).map(String::as_str), Some(value), "{field}: {seen:#?}");
+    }
+    assert_eq!(a_machine_is_described(World::moto()).await, seen);
+}
+
+#[tokio::test]
+async fn machines_are_bought_by_the_desired_capacity_on_moto_as_on_the_fake() {
+    assert_eq!(machines_are_bought(World::Fake).await, (2, 2));
+    assert_eq!(machines_are_bought(World::moto()).await, (2, 2));
 }
 
 #[tokio::test]
