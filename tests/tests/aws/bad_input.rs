@@ -2,8 +2,12 @@
 
 use std::time::Duration;
 
+use prost::Message as _;
 use serde_json::{Value, json};
-use windlass_proto::externalgrpc::{NodeGroupTemplateNodeInfoRequest, instance_status::InstanceState};
+use windlass_proto::{
+    core,
+    externalgrpc::{NodeGroupTemplateNodeInfoRequest, instance_status::InstanceState},
+};
 use windlass_tests::aws::{Asg, AwsCloud, Fault};
 
 use super::stage::{Stage, gpu_group};
@@ -44,9 +48,12 @@ async fn only_that_group_suffers(cloud: AwsCloud, group: &str, says: &str) -> St
     stage
 }
 
-async fn has_template(stage: &mut Stage, group: &str) -> bool {
+/// Whether the autoscaler is told of a machine on which any pod fits.
+async fn is_promised(stage: &mut Stage, group: &str) -> bool {
     let request = NodeGroupTemplateNodeInfoRequest { id: group.to_owned() };
-    stage.client.node_group_template_node_info(request).await.is_ok()
+    let Ok(answer) = stage.client.node_group_template_node_info(request).await else { return false };
+    let node = core::Node::decode(answer.into_inner().node_bytes.as_slice()).unwrap();
+    node.status.unwrap_or_default().allocatable.get("pods").is_some_and(|pods| pods.string() != "0")
 }
 
 #[tokio::test]
@@ -54,8 +61,8 @@ async fn a_missing_launch_template_is_told_and_nothing_is_promised_of_it() {
     let cloud = with_a_sound_group();
     cloud.add("broken", untold().launch_template("lt-gone", "$Latest"));
     let mut stage = only_that_group_suffers(cloud, "broken", "lt-gone").await;
-    assert!(!has_template(&mut stage, "broken").await, "a machine of which nothing is known was promised");
-    assert!(has_template(&mut stage, "sound").await);
+    assert!(!is_promised(&mut stage, "broken").await, "a machine of which nothing is known was promised");
+    assert!(is_promised(&mut stage, "sound").await);
 }
 
 #[tokio::test]
@@ -64,7 +71,7 @@ async fn a_launch_template_without_a_type_is_told() {
     cloud.with(|account, _| account.launch_template("lt-empty", json!({"imageId": "ami-0"})));
     cloud.add("broken", untold().launch_template("lt-empty", "$Latest"));
     let mut stage = only_that_group_suffers(cloud, "broken", "instance type").await;
-    assert!(!has_template(&mut stage, "broken").await);
+    assert!(!is_promised(&mut stage, "broken").await);
 }
 
 #[tokio::test]
@@ -73,7 +80,7 @@ async fn an_unknown_instance_type_is_told() {
     cloud.with(|account, _| account.launch_template("lt-odd", json!({"instanceType": "zz9.plural"})));
     cloud.add("broken", untold().launch_template("lt-odd", "$Latest"));
     let mut stage = only_that_group_suffers(cloud, "broken", "zz9.plural").await;
-    assert!(!has_template(&mut stage, "broken").await);
+    assert!(!is_promised(&mut stage, "broken").await);
 }
 
 #[tokio::test]
@@ -81,7 +88,7 @@ async fn a_tag_that_does_not_parse_is_told_with_what_would_be_right() {
     let cloud = with_a_sound_group();
     cloud.add("broken", gpu_group().node_template("taint/gpu", "NoSchedule"));
     let mut stage = only_that_group_suffers(cloud, "broken", "e.g. present:NoSchedule").await;
-    assert!(has_template(&mut stage, "broken").await, "one tag costs that tag, not the group");
+    assert!(is_promised(&mut stage, "broken").await, "one tag costs that tag, not the group");
 }
 
 #[tokio::test]

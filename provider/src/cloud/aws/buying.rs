@@ -181,7 +181,8 @@ impl AutoScaling {
         let request =
             request.client_token(&ask.token).availability_zones(&ask.zone).retry_strategy(RetryStrategy::None);
         let answer = request.send().await.map_err(|error| errors::failed("LaunchInstances", &error))?;
-        Ok(launch::answered(ask, answer))
+        let cut = || CloudError::Unknown("LaunchInstances: fewer machines than asked for, and no reason".to_owned());
+        launch::answered(ask, answer).ok_or_else(cut)
     }
 
     /// Raises the desired capacity to what the whole group is to come to, if it is not there yet.

@@ -79,11 +79,10 @@ impl Progress {
         self.instances.extend(answer.instances);
         if came < answer.asked {
             self.zones.pop_front();
-            let refusal = answer.refusal.unwrap_or_else(|| without_reason(&answer.zone));
-            if matches!(refusal.class, RefusalClass::Permission) {
+            if answer.refusal.as_ref().is_some_and(|refusal| refusal.class == RefusalClass::Permission) {
                 self.zones.clear();
             }
-            self.refusals.push((answer.zone, refusal));
+            self.refusals.extend(answer.refusal.map(|refusal| (answer.zone, refusal)));
         }
     }
 
@@ -97,8 +96,9 @@ impl Progress {
     }
 }
 
-/// Reads the answer to one call.
-pub(super) fn answered(ask: &Ask, output: LaunchInstancesOutput) -> Answer {
+/// Reads the answer to one call; None when it has fewer machines than were asked for and no error: it broke off, since
+/// the SDK takes what is there for the whole, and only its token tells what came.
+pub(super) fn answered(ask: &Ask, output: LaunchInstancesOutput) -> Option<Answer> {
     let instances = output.instances.unwrap_or_default().into_iter().flat_map(|collection| {
         let zone = collection.availability_zone.unwrap_or_else(|| ask.zone.clone());
         let ids = collection.instance_ids.unwrap_or_default().into_iter();
@@ -116,20 +116,14 @@ pub(super) fn answered(ask: &Ask, output: LaunchInstancesOutput) -> Answer {
     });
     let refusals: Vec<_> = refusals.collect();
     let refusal = (!refusals.is_empty()).then(|| errors::sum(refusals));
-    Answer { zone: ask.zone.clone(), asked: ask.count, instances: instances.collect(), refusal }
+    let instances: Vec<_> = instances.collect();
+    let whole = refusal.is_some() || u32::try_from(instances.len()).is_ok_and(|came| came >= ask.count);
+    whole.then(|| Answer { zone: ask.zone.clone(), asked: ask.count, instances, refusal })
 }
 
 /// A call that was refused as a whole.
 pub(super) fn refused(ask: &Ask, refusal: Refusal) -> Answer {
     Answer { zone: ask.zone.clone(), asked: ask.count, instances: Vec::new(), refusal: Some(refusal) }
-}
-
-fn without_reason(zone: &str) -> Refusal {
-    Refusal {
-        class: RefusalClass::NoCapacity,
-        code: "NoReason".to_owned(),
-        message: format!("fewer machines came than were asked for in {zone}, and AWS gave no reason"),
-    }
 }
 
 #[cfg(test)]
