@@ -7,6 +7,7 @@ pub mod intents;
 pub mod learned;
 pub mod ledger;
 pub mod listing;
+pub mod notices;
 pub mod offering;
 pub mod orders;
 pub mod prices;
@@ -23,6 +24,7 @@ use crate::{
         group::{Group, GroupId, InstanceId, InstanceState},
         intents::{Intent, IntentId, Placeholder},
         learned::Learned,
+        notices::Leaving,
     },
     timestamp::Timestamp,
 };
@@ -46,6 +48,8 @@ pub struct InstanceView {
     pub registered_at: Option<Timestamp>,
     /// CA asked us to end it: no longer part of the target.
     pub doomed: bool,
+    /// Its end was announced: no longer part of the target.
+    pub leaving: Option<Leaving>,
     /// A listing has shown it (a launch may name a machine before any listing does).
     pub listed: bool,
 }
@@ -54,7 +58,7 @@ impl InstanceView {
     /// Whether it counts towards the target: there, and not on its way out.
     #[must_use]
     pub fn is_live(&self) -> bool {
-        !self.doomed && self.state != InstanceState::Deleting
+        !self.doomed && self.leaving.is_none() && self.state != InstanceState::Deleting
     }
 }
 

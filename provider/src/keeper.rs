@@ -32,6 +32,7 @@ use crate::{
         intents::IntentId,
         learned::Learned,
         ledger::{Denied, Named},
+        notices::Notice,
         offering::Offerings,
         template::Dialect,
     },
@@ -80,6 +81,8 @@ pub enum Command {
     Seen(String),
     /// CA plans with these real nodes.
     Learned(Vec<(GroupId, Learned)>),
+    /// A machine's end was announced.
+    Noticed(Notice),
     /// Another configuration is in force.
     Reload(Box<Config>),
 }
@@ -301,6 +304,7 @@ impl Keeper {
                     nodes.into_iter().for_each(|(group, node)| self.fleet.learn(group, node));
                     self.changed.fleet = true;
                 }
+                Command::Noticed(notice) => self.noticed(&notice, now),
                 Command::Reload(config) => self.configure(&config),
             }
         }
@@ -334,6 +338,7 @@ impl Keeper {
             self.bought.expire(now);
             self.offerings.expire(now);
             self.reap(now);
+            self.take_leave(now);
             if self.changed.fleet {
                 self.settle().await;
             }

@@ -78,7 +78,7 @@ const MACHINES: Described = described(
     "windlass_provider_machines_total",
     "counter",
     &["outcome"],
-    "Machines by what became of them: asked, not-launched (already on their way), launched, registered, terminated, reaped, or the class of a refusal.",
+    "Machines by what became of them: asked, not-launched (already on their way), launched, registered, terminated, reaped, returned (came when nobody waited any more), interrupted (taken back by the cloud), rebalance-recommended, or the class of a refusal.",
 );
 const RELOADS: Described = described(
     "windlass_provider_config_reloads_total",

@@ -119,6 +119,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     let expander = serve_expander(&config, &shared, &mut doors).await?;
     let http = serve_http(&config, &shared, &mut doors).await?;
     behind.own("keeper", keeper.run(behind.stop.clone()));
+    follow_interruptions(&config, &shared, &mut behind).await?;
     behind.own("configuration", watch::follow(config, shared.clone(), behind.stop.clone()));
     tracing::info!(%provider, %expander, %http, "listening");
     Ok(Running { provider, expander, http, shared, doors, behind })
@@ -170,7 +171,12 @@ pub(crate) async fn glance(
             let label = sim.gpu_label();
             Ok((Arc::new(sim), label))
         }
-        _ => cloud(config, metrics).await,
+        // Whoever only looks suspends nothing.
+        _ => {
+            let mut config = config.clone();
+            config.cloud.suspend_az_rebalance = false;
+            cloud(&config, metrics).await
+        }
     }
 }
 
@@ -196,6 +202,24 @@ async fn aws(config: &Config, metrics: Arc<Metrics>) -> anyhow::Result<(Arc<dyn 
 #[cfg(not(feature = "aws"))]
 async fn aws(_config: &Config, _metrics: Arc<Metrics>) -> anyhow::Result<(Arc<dyn Cloud>, Option<String>)> {
     anyhow::bail!("cloud.kind: this build does not know aws; take a build with the cargo feature `aws`")
+}
+
+/// Notices of interruptions, where a queue is configured.
+#[cfg(feature = "aws")]
+async fn follow_interruptions(config: &Config, shared: &Arc<Shared>, tasks: &mut Tasks) -> anyhow::Result<()> {
+    use crate::cloud::aws::{Settings, interruptions::Interruptions};
+    let Some(url) = config.cloud.interruption_queue.clone().filter(|_| config.cloud.kind == CloudKind::Aws) else {
+        return Ok(());
+    };
+    let queue = Interruptions::connect(&Settings::of(config)?, url, shared.metrics.clone()).await?;
+    tasks.own("interruption queue", queue.follow(shared.keeper.clone(), tasks.stop.clone()));
+    Ok(())
+}
+
+#[cfg(not(feature = "aws"))]
+#[expect(clippy::unused_async, reason = "the twin with the cloud's SDK waits")]
+async fn follow_interruptions(_config: &Config, _shared: &Arc<Shared>, _tasks: &mut Tasks) -> anyhow::Result<()> {
+    Ok(())
 }
 
 async fn serve_provider(config: &Config, shared: &Arc<Shared>, tasks: &mut Tasks) -> anyhow::Result<Address> {

@@ -14,6 +14,7 @@ mod ec2;
 mod eks;
 mod errors;
 mod groups;
+pub mod interruptions;
 mod launch;
 mod manners;
 pub mod permissions;

@@ -43,6 +43,9 @@ pub struct Cloud {
     /// `aws`: suspend the process `AZRebalance` of groups with several zones, which ends machines that nobody named.
     #[serde(default)]
     pub suspend_az_rebalance: bool,
+    /// `aws`: URL of an SQS queue that EventBridge feeds with EC2's notices of interruptions.
+    #[serde(default)]
+    pub interruption_queue: Option<String>,
     /// `aws`: groups by name, whatever their tags.
     #[serde(default)]
     pub groups: Vec<NamedGroup>,

@@ -17,6 +17,7 @@ use crate::{
         group::{GroupId, Instance, InstanceId, InstanceState, Refusal},
         intents::{Intent, IntentId, parse_placeholder},
         learned::Learned,
+        notices::{self, Leaving},
     },
     timestamp::Timestamp,
 };
@@ -88,6 +89,8 @@ pub struct Saved {
     pub(super) gone: BTreeMap<InstanceId, Gone>,
     /// Machines of groups that still wait for some: what is not among them, came of what was asked for.
     pub(super) known: BTreeMap<GroupId, BTreeSet<InstanceId>>,
+    /// Machines whose end was announced.
+    pub(super) leaving: BTreeMap<InstanceId, Leaving>,
     pub(super) learned: BTreeMap<GroupId, Learned>,
 }
 
@@ -119,6 +122,7 @@ impl Fleet {
             saved.intents.extend(view.intents.iter().cloned());
             let doomed = view.instances.iter().filter(|it| it.doomed);
             saved.doomed.extend(doomed.map(|it| (it.id.clone(), view.group.id.clone())));
+            saved.leaving.extend(notices::leaving(view));
             if view.in_flight() || view.owed() > 0 {
                 let known = view.instances.iter().map(|it| it.id.clone()).collect();
                 saved.known.insert(view.group.id.clone(), known);
@@ -293,7 +297,7 @@ impl Fleet {
         self.pick(|it| it.is_live() && it.intent.is_some() && it.registered_at.is_none() && it.first_seen <= limit)
     }
 
-    fn pick(&self, is: impl Fn(&InstanceView) -> bool) -> Vec<(GroupId, Vec<InstanceId>)> {
+    pub(super) fn pick(&self, is: impl Fn(&InstanceView) -> bool) -> Vec<(GroupId, Vec<InstanceId>)> {
         let ids = |view: &GroupView| view.instances.iter().filter(|it| is(it)).map(|it| it.id.clone()).collect();
         let picked = self.groups().map(|view| (view.group.id.clone(), ids(view)));
         picked.filter(|(_, ids): &(_, Vec<_>)| !ids.is_empty()).collect()
@@ -304,7 +308,7 @@ impl Fleet {
         // Looked at first: most of the time nothing is old enough, and then nothing is copied.
         let old = self.groups.values().filter_map(|view| Some((view.group.id.clone(), without_old(view, now)?)));
         let old: Vec<(GroupId, Vec<Intent>)> = old.collect();
-        let changed = !old.is_empty();
+        let changed = self.forget_void_notices(now) || !old.is_empty();
         for (group, intents) in old {
             self.change(group.as_str(), |view| view.intents = intents);
         }
@@ -378,6 +382,7 @@ fn add(view: &mut GroupView, instance: &Instance, intent: &IntentId, now: Timest
                 first_seen: now,
                 registered_at: None,
                 doomed: false,
+                leaving: None,
                 listed: false,
             },
         ),

@@ -16,7 +16,7 @@ use crate::{
         group::{Group, GroupId, Instance, InstanceId, Overrides},
         intents::IntentId,
         ledger::Event,
-        orders,
+        notices, orders,
         template::{self, Dialect},
     },
     timestamp::Timestamp,
@@ -84,6 +84,7 @@ impl Fleet {
                     None => gone.push((machine, id.clone(), true)),
                 }
             }
+            notices::restore(&mut view, &mut self.unplaced.leaving);
             orders::settle(&mut view, standing.as_ref(), reading, &mut events);
             view.settle();
             // What is as it was stays the same allocation: a quiet refresh costs no memory.
@@ -210,6 +211,7 @@ fn newcomer(id: InstanceId, memory: &Memory<'_>, now: Timestamp) -> InstanceView
         intent: None,
         first_seen: now,
         registered_at: None,
+        leaving: None,
         listed: true,
     }
 }

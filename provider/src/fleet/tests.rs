@@ -55,19 +55,19 @@ pub(crate) fn refusal() -> Refusal {
     Refusal { class: RefusalClass::NoCapacity, code: "no-capacity".to_owned(), message }
 }
 
-fn running(id: &str, token: Option<&str>) -> Instance {
+pub(super) fn running(id: &str, token: Option<&str>) -> Instance {
     let token = token.map(str::to_owned);
     Instance { id: id.into(), state: InstanceState::Running, zone: "eu-west-1a".to_owned(), token }
 }
 
 /// A fleet of one group `g` with these machines.
-fn fleet(min: u32, max: u32, ids: &[&str]) -> Fleet {
+pub(super) fn fleet(min: u32, max: u32, ids: &[&str]) -> Fleet {
     let mut fleet = Fleet::default();
     list(&mut fleet, group("g", min, max), ids.iter().map(|id| running(id, None)).collect(), 0);
     fleet
 }
 
-fn list(fleet: &mut Fleet, group: Group, instances: Vec<Instance>, at: u64) -> Vec<Event> {
+pub(super) fn list(fleet: &mut Fleet, group: Group, instances: Vec<Instance>, at: u64) -> Vec<Event> {
     let (now, dialect) = (Timestamp(at), Dialect::sim());
     let reading = Reading { begun: now, now, dialect: &dialect, overrides: &BTreeMap::new() };
     fleet.listed(vec![Listed::new(group, instances)], reading)
@@ -81,11 +81,11 @@ fn named(id: &str) -> Named {
     Named { id: id.to_owned(), fake: false }
 }
 
-fn fake(id: &str) -> Named {
+pub(super) fn fake(id: &str) -> Named {
     Named { id: id.to_owned(), fake: true }
 }
 
-fn target(fleet: &Fleet) -> u32 {
+pub(super) fn target(fleet: &Fleet) -> u32 {
     fleet.group("g").unwrap().target
 }
 

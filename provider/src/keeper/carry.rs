@@ -14,6 +14,7 @@ use crate::{
         group::{GroupId, InstanceId, Refusal, RefusalClass},
         ledger::{Denied, Event, Named},
         listing::Reading,
+        notices::{Notice, NoticeKind},
         offering::Probation,
     },
     timestamp::Timestamp,
@@ -108,6 +109,32 @@ impl Keeper {
                 tracing::error!(%group, "{denied}");
             }
         }
+    }
+
+    /// A machine's end was announced.
+    pub(super) fn noticed(&mut self, notice: &Notice, now: Timestamp) {
+        if notice.kind == NoticeKind::Rebalance {
+            tracing::info!(machine = notice.machine, "the cloud may take a machine back soon");
+            self.metrics.machines("rebalance-recommended", 1);
+        }
+        let Some((group, machine)) = self.fleet.noticed(notice, now) else { return };
+        tracing::warn!(%group, %machine, kind = ?notice.kind, "a machine leaves; it does not count any more");
+        self.metrics.machines("interrupted", 1);
+        self.changed.fleet = true;
+        self.next_listing = now;
+    }
+
+    /// Ends machines that the cloud is about to take, so that the group does not replace them beside CA.
+    pub(super) fn take_leave(&mut self, now: Timestamp) {
+        let (due, events) = self.fleet.take_leave(now);
+        if due.is_empty() {
+            return;
+        }
+        for (group, machines) in due {
+            tracing::info!(%group, count = machines.len(), "ending machines that the cloud is about to take back");
+            self.calls.terminate(group, machines);
+        }
+        self.follow(events, now);
     }
 
     /// Takes in what a cloud call came to.

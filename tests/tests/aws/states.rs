@@ -3,6 +3,9 @@
 use windlass_proto::externalgrpc::instance_status::InstanceState;
 use windlass_tests::aws::{Hook, Pace};
 
+use serde_json::json;
+use windlass_tests::aws::AwsCloud;
+
 use super::stage::{Stage, gpu_group};
 
 #[tokio::test]
@@ -15,4 +18,68 @@ async fn a_machine_that_waits_for_its_hook_is_still_being_created() {
     stage.until("the machine waits for its hook", waits).await;
     stage.relisted().await;
     assert_eq!(stage.count("gpu", InstanceState::InstanceCreating).await, 1);
+}
+
+/// In-tree knows neither a machine that comes up nor one that goes.
+#[tokio::test]
+async fn every_state_of_a_machine_is_told() {
+    use InstanceState::{InstanceCreating, InstanceDeleting, InstanceRunning};
+    // Nothing is launched in its place.
+    let mut stage = Stage::of(gpu_group().desired(1).suspend("Launch")).await;
+    let id = stage.cloud.group("gpu").machines()[0].id.clone();
+    for (state, shown, counted) in [
+        ("Pending", InstanceCreating, 1),
+        ("Pending:Wait", InstanceCreating, 1),
+        ("Pending:Proceed", InstanceCreating, 1),
+        ("InService", InstanceRunning, 1),
+        ("Standby", InstanceRunning, 1),
+        ("Terminating", InstanceDeleting, 0),
+        ("Terminating:Wait", InstanceDeleting, 0),
+        ("Terminating:Proceed", InstanceDeleting, 0),
+        ("Detaching", InstanceDeleting, 0),
+    ] {
+        stage.cloud.group("gpu").show(&id, Some(state));
+        let told =
+            async |stage: &mut Stage| stage.count("gpu", shown).await == 1 && stage.target("gpu").await == counted;
+        stage.until(&format!("{state} is shown"), told).await;
+    }
+    stage.cloud.group("gpu").show(&id, Some("Warmed:Stopped"));
+    stage.until("a warm machine is none", async |stage| stage.instances("gpu").await.is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_spot_machine_that_is_taken_back_is_shown_as_leaving_at_once_and_its_message_is_used_up() {
+    let cloud = AwsCloud::start().unwrap();
+    cloud.add("gpu", gpu_group().mixed(&["g5.xlarge"], true).desired(2));
+    let queue = cloud.queue("interruptions");
+    let mut stage = Stage::with(cloud, &json!({"cloud": {"interruptionQueue": queue}})).await;
+    let machine = stage.cloud.group("gpu").machines()[0].id.clone();
+    stage.cloud.publish("not an event");
+    stage.cloud.publish(
+        &json!({"detail-type": "EC2 Instance Rebalance Recommendation", "detail": {"instance-id": machine}})
+            .to_string(),
+    );
+    let struck = stage.cloud.group("gpu").interrupt(&[machine], std::time::Duration::from_mins(2));
+    assert_eq!(struck.len(), 1);
+    let leaving = async |stage: &mut Stage| stage.count("gpu", InstanceState::InstanceDeleting).await == 1;
+    stage.until("it is shown as leaving", leaving).await;
+    assert_eq!(stage.target("gpu").await, 1);
+    stage.until("the queue is empty", async |stage| stage.cloud.with(|account, _| account.messages()) == 0).await;
+    stage.increase("gpu", 1).await.unwrap();
+    let replaced = async |stage: &mut Stage| stage.count("gpu", InstanceState::InstanceRunning).await == 2;
+    stage.until("another runs beside it, before it is gone", replaced).await;
+    assert_eq!(stage.count("gpu", InstanceState::InstanceDeleting).await, 1);
+}
+
+#[tokio::test]
+async fn a_queue_that_cannot_be_read_costs_nothing_but_its_notices() {
+    let cloud = AwsCloud::start().unwrap();
+    cloud.add("gpu", gpu_group());
+    let queue = format!("{}/123456789012/nowhere", cloud.endpoint());
+    let mut stage = Stage::with(cloud, &json!({"cloud": {"interruptionQueue": queue}})).await;
+    let asked = async |stage: &mut Stage| !stage.cloud.calls("ReceiveMessage").is_empty();
+    stage.until("the queue was asked", asked).await;
+    stage.increase("gpu", 1).await.unwrap();
+    let run = async |stage: &mut Stage| stage.count("gpu", InstanceState::InstanceRunning).await == 1;
+    stage.until("a machine runs", run).await;
 }

@@ -1,0 +1,136 @@
+//! Word that a machine goes: from its own node, or from the cloud's events. It is shown as leaving from then on, so that
+//! what ran on it is replaced at once. One that the cloud takes back is ended by its name just before, so that the group
+//! does not replace it once more of its own accord.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    fleet::{
+        Fleet, GroupView, InstanceView,
+        group::{GroupId, InstanceId, InstanceState},
+        ledger::Event,
+    },
+    timestamp::Timestamp,
+};
+
+/// What a notice is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NoticeKind {
+    /// The cloud takes the machine back.
+    Interruption,
+    /// The machine is going down, whoever caused it.
+    Ending,
+    /// The cloud may take it back; it often does not.
+    Rebalance,
+}
+
+/// One notice.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    /// The node's `spec.providerID`, or what of it the cloud calls the machine (`i-0abc`).
+    pub machine: String,
+    /// What it says.
+    pub kind: NoticeKind,
+    /// When the machine goes; None where the notice does not say.
+    pub ends_at: Option<Timestamp>,
+}
+
+/// A machine's announced end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leaving {
+    /// When.
+    pub at: Timestamp,
+    /// The cloud takes it back, and would replace it.
+    pub taken_back: bool,
+}
+
+/// From an interruption notice to the end, where it does not say; EC2's own.
+const WARNING: Duration = Duration::from_secs(120);
+/// So long before the end a machine is ended by us.
+const BEFORE: Duration = Duration::from_secs(10);
+/// A machine that is still there so long after its announced end was not taken.
+const VOID: Duration = Duration::from_secs(300);
+
+impl Fleet {
+    /// Takes a notice in. None for a machine that is not ours, or is leaving already; and for one that may stay.
+    pub fn noticed(&mut self, notice: &Notice, now: Timestamp) -> Option<(GroupId, InstanceId)> {
+        let leaving = match notice.kind {
+            NoticeKind::Rebalance => return None,
+            NoticeKind::Ending => Leaving { at: notice.ends_at.unwrap_or(now), taken_back: false },
+            NoticeKind::Interruption => Leaving { at: notice.ends_at.unwrap_or(now + WARNING), taken_back: true },
+        };
+        let (id, group) = self.named(&notice.machine)?;
+        let view = self.group(group.as_str())?;
+        view.instance(id.as_str()).filter(|it| it.is_live())?;
+        self.change(group.as_str(), |view| {
+            if let Some(instance) = view.instance_mut(id.as_str()) {
+                instance.leaving = Some(leaving);
+            }
+        });
+        Some((group, id))
+    }
+
+    fn named(&self, machine: &str) -> Option<(InstanceId, GroupId)> {
+        let whole = self.members.get_key_value(machine);
+        let is_it = |id: &InstanceId| id.as_str().rsplit('/').next() == Some(machine);
+        let found = whole.or_else(|| self.members.iter().find(|(id, _)| is_it(id)));
+        found.map(|(id, group)| (id.clone(), group.clone()))
+    }
+
+    /// Machines whose time is up: they are to be ended now, and what was bought with them is free again.
+    pub fn take_leave(&mut self, now: Timestamp) -> (Vec<(GroupId, Vec<InstanceId>)>, Vec<Event>) {
+        let is_due = |it: &InstanceView| it.leaving.is_some_and(|it| it.taken_back && it.at <= now + BEFORE);
+        let due = self.pick(|it| !it.doomed && it.state != InstanceState::Deleting && is_due(it));
+        let mut events = Vec::new();
+        for (group, machines) in &due {
+            self.change(group.as_str(), |view| {
+                for id in machines {
+                    let Some(instance) = view.instance_mut(id.as_str()) else { continue };
+                    instance.doomed = true;
+                    let intent = instance.intent.clone();
+                    events.extend(intent.map(|intent| Event::Cancelled { intent, machines: 1 }));
+                }
+            });
+        }
+        (due, events)
+    }
+
+    /// Machines that were to go long ago and are there: they count again. True when there are any.
+    pub(super) fn forget_void_notices(&mut self, now: Timestamp) -> bool {
+        let void = self.pick(|it| it.leaving.is_some_and(|leaving| leaving.at + VOID <= now));
+        for (group, machines) in &void {
+            self.change(group.as_str(), |view| {
+                for id in machines {
+                    if let Some(instance) = view.instance_mut(id.as_str()) {
+                        instance.leaving = None;
+                    }
+                }
+            });
+        }
+        !void.is_empty()
+    }
+}
+
+/// When the machines of a group leave that were told to, for a later process.
+pub(super) fn leaving(view: &GroupView) -> impl Iterator<Item = (InstanceId, Leaving)> + '_ {
+    let of = |it: &InstanceView| it.leaving.map(|leaving| (it.id.clone(), leaving));
+    view.instances.iter().filter_map(of)
+}
+
+/// Puts back what an earlier process knew of a group's machines.
+pub(super) fn restore(view: &mut GroupView, leaving: &mut BTreeMap<InstanceId, Leaving>) {
+    if leaving.is_empty() {
+        return;
+    }
+    for instance in &mut view.instances {
+        if let Some(leaving) = leaving.remove(&instance.id) {
+            instance.leaving = Some(leaving);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
