@@ -11,6 +11,7 @@ pub mod notices;
 pub mod offering;
 pub mod orders;
 pub mod prices;
+pub mod saved;
 pub mod template;
 
 use std::{collections::BTreeMap, collections::HashMap, sync::Arc};
@@ -161,6 +162,12 @@ impl GroupView {
         count(self.instances.iter().filter(|instance| instance.is_live() && instance.zone == zone))
     }
 
+    /// Whether the cloud is making a machine.
+    #[must_use]
+    pub fn is_booting(&self) -> bool {
+        self.instances.iter().any(|it| it.state == InstanceState::Creating)
+    }
+
     /// The machine of that id.
     #[must_use]
     pub fn instance(&self, id: &str) -> Option<&InstanceView> {
@@ -220,7 +227,7 @@ pub struct Fleet {
     /// What real nodes of the groups turned out to be.
     learned: Arc<BTreeMap<GroupId, Learned>>,
     /// What a state file said of groups that no listing has shown yet.
-    unplaced: ledger::Saved,
+    unplaced: saved::Saved,
 }
 
 impl Fleet {

@@ -328,7 +328,7 @@ impl Keeper {
         let now = clock();
         self.watch_caller(now);
         if now >= self.next_listing && self.calls.list(now) {
-            let busy = self.fleet.groups().any(|view| view.waiting() + view.deleting() > 0 || is_booting(view));
+            let busy = self.fleet.groups().any(|view| view.waiting() + view.deleting() > 0 || view.is_booting());
             let pace = if busy { self.settings.refresh.min(Duration::from_secs(2)) } else { self.settings.refresh };
             self.next_listing = now + pace;
         }
@@ -382,10 +382,6 @@ impl Keeper {
         self.intents += 1;
         IntentId::new(self.intents, self.started)
     }
-}
-
-fn is_booting(view: &crate::fleet::GroupView) -> bool {
-    view.instances.iter().any(|it| it.state == crate::fleet::group::InstanceState::Creating)
 }
 
 /// The one place where the keeper reads the clock.

@@ -7,17 +7,13 @@ use std::{
     time::Duration,
 };
 
-use serde::{Deserialize, Serialize};
-
 pub use super::denied::Denied;
 use crate::{
     cloud::{Launch, Launched},
     fleet::{
-        Fleet, Gone, GroupView, InstanceView,
+        Fleet, GroupView, InstanceView,
         group::{GroupId, Instance, InstanceId, InstanceState, Refusal},
         intents::{Intent, IntentId, parse_placeholder},
-        learned::Learned,
-        notices::{self, Leaving},
     },
     timestamp::Timestamp,
 };
@@ -80,20 +76,6 @@ pub struct Deletion {
     pub events: Vec<Event>,
 }
 
-/// What must outlive the process, beyond what the cloud can tell again.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Saved {
-    pub(super) intents: Vec<Intent>,
-    pub(super) doomed: BTreeMap<InstanceId, GroupId>,
-    pub(super) gone: BTreeMap<InstanceId, Gone>,
-    /// Machines of groups that still wait for some: what is not among them, came of what was asked for.
-    pub(super) known: BTreeMap<GroupId, BTreeSet<InstanceId>>,
-    /// Machines whose end was announced.
-    pub(super) leaving: BTreeMap<InstanceId, Leaving>,
-    pub(super) learned: BTreeMap<GroupId, Learned>,
-}
-
 /// How long a refused place is shown to CA, if CA does not delete it before (it does so in its next loop).
 const REFUSED_SHOWN: Duration = Duration::from_secs(120);
 /// How long a machine that is gone can be deleted once more without an error.
@@ -104,33 +86,6 @@ const GONE_LIMIT: usize = 20_000;
 const SETTLED: Duration = Duration::from_secs(300);
 
 impl Fleet {
-    /// A fleet that goes on where another process ended; nothing of it shows before the first listing.
-    #[must_use]
-    pub fn restore(mut saved: Saved) -> Self {
-        let gone = std::mem::take(&mut saved.gone);
-        let learned = std::mem::take(&mut saved.learned);
-        Self { gone: gone.into(), learned: learned.into(), unplaced: saved, ..Self::default() }
-    }
-
-    /// What a later process needs.
-    #[must_use]
-    pub fn saved(&self) -> Saved {
-        let mut saved = self.unplaced.clone();
-        saved.gone = (*self.gone).clone();
-        saved.learned = (*self.learned).clone();
-        for view in self.groups.values() {
-            saved.intents.extend(view.intents.iter().cloned());
-            let doomed = view.instances.iter().filter(|it| it.doomed);
-            saved.doomed.extend(doomed.map(|it| (it.id.clone(), view.group.id.clone())));
-            saved.leaving.extend(notices::leaving(view));
-            if view.in_flight() || view.owed() > 0 {
-                let known = view.instances.iter().map(|it| it.id.clone()).collect();
-                saved.known.insert(view.group.id.clone(), known);
-            }
-        }
-        saved
-    }
-
     /// Whether a group may grow by `delta`; the delta as a count.
     ///
     /// # Errors

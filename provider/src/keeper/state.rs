@@ -10,7 +10,7 @@ use tokio::{task::JoinHandle, time};
 use crate::{
     config::limits,
     expander::bought::Bought,
-    fleet::{ledger::Saved, offering::Offerings},
+    fleet::{offering::Offerings, saved::Saved},
 };
 
 /// What is kept.
