@@ -44,8 +44,27 @@ fn parsers() -> Vec<Parser> {
         Parser { name: "checkpoint", parse: checkpoint_file, real: texts(CHECKPOINTS) },
         Parser { name: "ec2-metadata", parse: ec2_metadata, real: texts(EC2_METADATA) },
         Parser { name: "gce-metadata", parse: gce_metadata, real: texts(GCE_METADATA) },
+        Parser { name: "counters-csv", parse: counters_csv, real: texts(COUNTERS) },
+        Parser { name: "web-config", parse: web_config, real: texts(WEB_CONFIGS) },
         Parser { name: "metadata-dates", parse: metadata_dates, real: texts(METADATA_DATES) },
     ]
+}
+
+const COUNTERS: &[&str] = &[
+    "# a comment\nDCGM_FI_DEV_GPU_UTIL, gauge, GPU utilization (in %).\nDCGM_FI_DRIVER_VERSION, label, Driver Version\n",
+];
+const WEB_CONFIGS: &[&str] = &[
+    "tls_server_config:\n  cert_file: a.crt\n  key_file: a.key\n  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca\n",
+    "basic_auth_users:\n  ada: $2y$10$X0h1gDsPszWURQaxFh.zoubFi6DXncSjhoQNJgRrnGs7EsimhC7zG\nhttp_server_config:\n  http2: false\n",
+];
+
+fn counters_csv(bytes: &[u8]) {
+    let _choice = windlass_agent::families::choice::Choice::parse(&String::from_utf8_lossy(bytes));
+}
+
+fn web_config(bytes: &[u8]) {
+    let folder = std::path::Path::new("folder");
+    let _config = windlass_agent::config::web::parse(&String::from_utf8_lossy(bytes), folder);
 }
 
 fn pod_resources(bytes: &[u8]) {

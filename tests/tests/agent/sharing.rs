@@ -19,7 +19,7 @@ fn close(page: &Page, metric: &str, labels: &[(&str, &str)], expect: f64) -> boo
 }
 
 #[test]
-fn an_exclusive_gpu_is_its_holders() {
+fn namespace_pod_and_container_labels_stand_on_an_exclusive_gpus_series() {
     let mut profile = Profile::idle(ModelName::A100, 1);
     profile.gpu(0).processes = vec![Process::new(100, 60.0, 8_000)];
     let mut node = Node::start(&profile, vec![holder("trainer", 0)], |host| runs(host, 100, &main_of("trainer")));
@@ -36,7 +36,7 @@ fn an_exclusive_gpu_is_its_holders() {
 }
 
 #[test]
-fn a_time_sliced_gpu_is_split_by_measured_time() {
+fn time_slicing_ids_are_understood_and_process_utilization_goes_to_its_pod() {
     let mut profile = Profile::idle(ModelName::T4, 1);
     profile.gpu(0).processes =
         vec![moving(100, 0.0, 80.0, 3.0), moving(200, 15.0, 35.0, 2.0), Process::new(300, 20.0, 500)];
@@ -90,7 +90,7 @@ fn every_shape_of_cgroup_leads_to_its_container() {
 }
 
 #[test]
-fn containers_of_one_pod_and_mps_clients_are_told_apart() {
+fn containers_of_one_pod_are_split_with_no_double_count() {
     let mut profile = Profile::idle(ModelName::A100, 1);
     let mps = |pid, sm, memory| Process { kind: Kind::Mps, ..Process::new(pid, sm, memory) };
     profile.gpu(0).processes = vec![mps(100, 40.0, 1_000), mps(101, 10.0, 2_000), mps(102, 5.0, 300)];
@@ -119,7 +119,7 @@ fn containers_of_one_pod_and_mps_clients_are_told_apart() {
 }
 
 #[test]
-fn what_nobody_owns_is_unattributed_and_never_spread() {
+fn a_residual_series_holds_unattributed_use_and_it_is_never_spread() {
     let mut profile = Profile::idle(ModelName::T4, 1);
     profile.gpu(0).processes =
         vec![Process::new(100, 30.0, 1_000), Process::new(900, 25.0, 700), Process::new(901, 10.0, 40)];

@@ -123,7 +123,7 @@ fn a_slow_call_holds_up_no_scrape() {
 }
 
 #[test]
-fn a_kubelet_that_is_gone_costs_nothing_but_freshness() {
+fn the_last_known_pod_map_is_kept_without_a_kubelet_and_its_age_is_exported() {
     let mut node = node(&two_busy());
     node.until("the map is there", |page| utilization(page, "a") == Some(60.0));
     node.kubelet.stop();
@@ -179,6 +179,31 @@ fn ten_thousand_containers_are_no_trouble() {
     node.until("the one among them is found, and only it counts", |page| {
         utilization(page, "a") == Some(60.0) && page.value("windlass_agent_containers", &[]) == Some(1.0)
     });
+}
+
+#[test]
+fn names_that_are_no_text_and_devices_given_twice_cost_nothing_else() {
+    let broken = PodResources { name: vec![b'x', 0xff].into(), ..holder("broken", 1) };
+    // Finished and running pods of one device, as kubelets before 1.34 list them, and one id twice.
+    let twice = windlass_tests::kubelet::pod("ml", "a", "main", &[("nvidia.com/gpu", &[&gpu_uuid(0), &gpu_uuid(0)])]);
+    let mut node = Node::start(&two_busy(), vec![broken, twice, holder("a", 0)], |host| {
+        runs(host, 100, &main_of("a"));
+        host.host_process(200, "burn").unwrap();
+    });
+    let page = node.until("the others are there", |page| utilization(page, "a") == Some(60.0));
+    assert_eq!(page.select("gpu_utilization", &[("gpu", "0")]).len(), 1);
+    assert_eq!(page.select("gpu_utilization", &[("pod", "x\u{fffd}")]).len(), 1);
+}
+
+#[test]
+fn an_answer_of_nearly_16_mib_is_taken() {
+    // A little under 16 MiB in names alone; of each, no more is kept than a name can have.
+    let long = "x".repeat(15 << 10);
+    let mut node =
+        Node::start(&two_busy(), vec![crowd(1_080, &long), holder("a", 0)], |host| runs(host, 100, &main_of("a")));
+    let page = node.until("it is read", |page| utilization(page, "a") == Some(60.0));
+    assert_eq!(page.value("windlass_agent_kubelet_up", &[]), Some(1.0));
+    assert_eq!(page.value("windlass_agent_containers", &[]), Some(1.0));
 }
 
 #[test]
