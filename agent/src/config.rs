@@ -30,7 +30,7 @@ pub mod limits {
     pub const STUCK: Duration = Duration::from_secs(60);
     /// `/healthz` fails when GPUs that once answered have been out of reach for this long in a way that a restart of the container mends: its
     /// access to the devices was taken (`systemctl daemon-reload`), or the library that was mounted at its start is older than the driver.
-    pub const OUT_OF_REACH: Duration = Duration::from_secs(300);
+    pub const OUT_OF_REACH: Duration = Duration::from_secs(60);
     /// A silence longer than this many sample intervals is a gap: counters add nothing for it.
     pub const GAP_TICKS: u32 = 3;
     /// How often the kubelet is asked when nothing is new. Its limit is 100 a second for the whole node.
@@ -229,6 +229,8 @@ pub struct Config {
     pub web_config_file: Option<PathBuf>,
     /// Most series on a page.
     pub max_series: usize,
+    /// How long GPUs that once answered may be out of reach before `/healthz` fails.
+    pub out_of_reach: Duration,
 }
 
 impl Default for Config {
@@ -251,6 +253,7 @@ impl Default for Config {
             collectors: None,
             web_config_file: None,
             max_series: 20_000,
+            out_of_reach: limits::OUT_OF_REACH,
         }
     }
 }
@@ -276,6 +279,7 @@ impl From<Args> for Config {
             collectors: args.collectors.filter(given),
             web_config_file: args.web_config_file.filter(given),
             max_series: args.max_series,
+            out_of_reach: limits::OUT_OF_REACH,
         }
     }
 }

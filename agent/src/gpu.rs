@@ -76,6 +76,8 @@ pub struct Gpu {
     pub lost: bool,
     /// True while a call to this GPU has not come back.
     pub hangs: bool,
+    /// How long ago it answered last: 0 while it is up, absent when it never did.
+    pub sample_age: Option<Duration>,
     /// Share of time in which a kernel ran, percent, averaged over the driver's samples since the last reading.
     pub utilization: Option<f64>,
     /// The highest of those samples, percent.

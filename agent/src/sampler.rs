@@ -35,8 +35,8 @@ pub struct Published {
     pub usage: Usage,
     /// When it was published, monotonic.
     pub at: Duration,
-    /// Since when GPUs that once answered have been out of reach in a way that a restart may mend, monotonic.
-    pub out_of_reach: Option<Duration>,
+    /// Why GPUs that once answered are out of reach, when a restart may mend it.
+    pub out_of_reach: Option<String>,
 }
 
 /// Where it is published; empty until the first tick has ended.
@@ -226,12 +226,21 @@ impl Sampler {
         };
         self.state.page = (text.len(), series);
         self.state.dropped.add(dropped);
-        let mendable = |absence: &Absence| !RESTART_IS_NO_HELP.contains(&absence.cause);
-        let out_of_reach =
-            self.state.reached.filter(|at| *at < now && self.state.absence.as_ref().is_none_or(mendable));
+        let out_of_reach = self.out_of_reach(now);
         let published = Published { page: Forms::new(text.into()), usage, at: now, out_of_reach };
         self.latest.store(Some(Arc::new(published)));
         Ok(())
+    }
+
+    /// Why a restart may bring back GPUs that once answered; nothing while they answer, and nothing where a restart is no help.
+    fn out_of_reach(&self, now: Duration) -> Option<String> {
+        let absence = self.state.absence.as_ref();
+        let since = now.saturating_sub(self.state.reached?);
+        let mendable = absence.is_none_or(|absence| !RESTART_IS_NO_HELP.contains(&absence.cause));
+        let what = absence.map_or("no GPU answers any call", |absence| &absence.message);
+        (mendable && since > self.live.config().out_of_reach).then(|| {
+            format!("the GPUs have been out of reach for {since:.0?} ({what}); a restart may give the container its devices back")
+        })
     }
 
     fn own<'a>(&'a self, snapshot: &'a Snapshot, pods: &Pods, now: Duration) -> Own<'a> {

@@ -5,6 +5,8 @@
 mod agent {
     /// What people ask of a GPU exporter, one test each.
     mod features;
+    /// Everything that the driver tells, against the fake's truth.
+    mod depth;
     /// Uids, labels, claims, ids of all forms.
     mod identity;
     /// MIG instances, their holders, a layout that changes.

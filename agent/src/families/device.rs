@@ -1,6 +1,8 @@
 //! What each GPU says about itself, in base units.
 //! What nobody owns has its own rows, so that a sum over containers never contains it by accident.
 
+use std::time::Duration;
+
 use super::Get::{Gpu, GpuBy};
 use super::Kind::{Counter, Gauge};
 use super::{By, Family, GpuRow};
@@ -22,6 +24,10 @@ pub(super) const fn counter(
     get: fn(&GpuRow<'_>) -> Option<f64>,
 ) -> Family {
     Family { name, renamed: None, kind: Counter, unit, help, get: Gpu(get) }
+}
+
+fn age(row: &GpuRow<'_>) -> Option<f64> {
+    row.gpu.gpu.sample_age.or(row.gpu.gpu.up.then_some(Duration::ZERO)).map(|age| age.as_secs_f64())
 }
 
 fn memory(row: &GpuRow<'_>, field: fn(Memory) -> u64) -> Option<f64> {
@@ -52,7 +58,13 @@ pub(super) const FAMILIES: &[Family] = &[
         "gpu_device_last_sample_timestamp_seconds",
         "seconds",
         "Time of the last good reading of the GPU, since 1970.",
-        |row| row.gpu.gpu.up.then_some(row.time),
+        |row| Some(row.time - age(row)?),
+    ),
+    row(
+        "gpu_device_last_sample_age_seconds",
+        "seconds",
+        "Age of the last good reading of the GPU: 0 while it is up.",
+        age,
     ),
     row(
         "gpu_device_utilization_ratio",

@@ -219,6 +219,7 @@ impl Session {
                 None => slot.hangs(),
             };
             gpu.xids = self.memory.xids.of(&gpu.identity.uuid);
+            slot.date(&mut gpu, now);
             slot.tell(&gpu);
             if !gpu.up && now >= self.look_up_due {
                 slot.drop_handle(); // a handle from before a reset stays dead: ask for a new one

@@ -115,5 +115,5 @@ impl Drop for World {
 }
 
 fn instance(index: u32) -> Mig {
-    Mig { profile: "1g.10gb".to_owned(), gpu_instance: index + 7, compute_instance: 0, index: Some(index), uuid: None }
+    Mig { index: Some(index), ..Mig::new("1g.10gb", index + 7) }
 }

@@ -11,6 +11,7 @@ pub(crate) type Outcome = Result<(), Code>;
 pub(crate) const UNINITIALIZED: Code = 1;
 pub(crate) const INVALID_ARGUMENT: Code = 2;
 pub(crate) const NOT_SUPPORTED: Code = 3;
+pub(crate) const NO_PERMISSION: Code = 4;
 pub(crate) const NOT_FOUND: Code = 6;
 pub(crate) const INSUFFICIENT_SIZE: Code = 7;
 pub(crate) const DRIVER_NOT_LOADED: Code = 9;

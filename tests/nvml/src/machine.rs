@@ -48,6 +48,8 @@ pub struct MigDevice {
     pub slices: u32,
     /// Frame buffer in MiB.
     pub memory_mib: u64,
+    /// First memory slice, where it is told.
+    pub placement: Option<u32>,
 }
 
 impl Machine {
@@ -114,6 +116,7 @@ fn mig_devices(gpu: u32, list: &[Mig]) -> Result<Vec<MigDevice>, String> {
             slices,
             // A slice's memory is a little less than its name says.
             memory_mib: memory_gb * 1024 * 95 / 100,
+            placement: mig.placement,
         })
     });
     devices.collect()

@@ -31,6 +31,9 @@ pub struct Profile {
     /// GPUs that differ from an idle one, by index.
     #[serde(default)]
     pub gpus: BTreeMap<u32, Gpu>,
+    /// Seconds that the samplers' clock is off: below 0 it was set back.
+    #[serde(default)]
+    pub sampler_clock_s: f64,
     /// What goes wrong.
     #[serde(default)]
     pub faults: Vec<Fault>,
@@ -54,10 +57,38 @@ pub struct Gpu {
     pub xids: Vec<(f64, u64)>,
     /// Uncorrectable and correctable ECC errors since the driver was loaded.
     pub ecc_errors: EccErrors,
-    /// Bits of `nvmlClocksEventReason*` on top of idle or none.
+    /// Wear and damage.
+    pub health: Health,
+    /// Bits of `nvmlClocksEventReason*` on top of idle or none. The driver's counters of the reasons grow while they are set.
     pub clocks_event_reasons: u64,
+    /// The per-process sampler looks at each n-th sample period only; at each when 0 or 1.
+    pub process_samples_every: u64,
     /// Whether GPM answers, where it should differ from the model.
     pub gpm: Option<bool>,
+}
+
+/// Wear and damage, as the driver tells it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Health {
+    /// Rows remapped because of correctable and of uncorrectable errors (Ampere and newer).
+    pub remapped_rows: (u32, u32),
+    /// A row waits for a reset.
+    pub remap_pending: bool,
+    /// A row could not be remapped.
+    pub remap_failed: bool,
+    /// Pages retired because of single-bit and of double-bit errors (before Ampere).
+    pub retired_pages: (u32, u32),
+    /// A page waits for a reboot.
+    pub retired_pending: bool,
+    /// `NVML_GPU_RECOVERY_ACTION_*`.
+    pub recovery_action: u32,
+    /// `NVML_GPU_FABRIC_STATE_*`; no fabric when absent.
+    pub fabric_state: Option<u8>,
+    /// What a finished registration on the fabric ended with: an NVML return code.
+    pub fabric_status: u32,
+    /// PCIe packets sent again.
+    pub pcie_replays: u32,
 }
 
 /// ECC error counts.
@@ -87,6 +118,17 @@ pub struct Mig {
     /// UUID; made from the ids when absent ([`crate::machine::mig_uuid`]).
     #[serde(default)]
     pub uuid: Option<String>,
+    /// First memory slice; told only to the privileged, so NO_PERMISSION when absent.
+    #[serde(default)]
+    pub placement: Option<u32>,
+}
+
+impl Mig {
+    /// An instance with compute instance 0, at the next free index.
+    pub fn new(profile: &str, gpu_instance: u32) -> Self {
+        let profile = profile.to_owned();
+        Self { profile, gpu_instance, compute_instance: 0, index: None, uuid: None, placement: None }
+    }
 }
 
 /// How a process uses the GPU.
@@ -162,7 +204,16 @@ fn cuda() -> i32 {
 impl Profile {
     /// `count` idle GPUs of one model.
     pub fn idle(model: ModelName, count: u32) -> Self {
-        Self { model, count, driver: driver(), cuda: cuda(), epoch_s: 0.0, gpus: BTreeMap::new(), faults: Vec::new() }
+        Self {
+            model,
+            count,
+            driver: driver(),
+            cuda: cuda(),
+            epoch_s: 0.0,
+            gpus: BTreeMap::new(),
+            sampler_clock_s: 0.0,
+            faults: Vec::new(),
+        }
     }
 
     /// Reads YAML.

@@ -33,6 +33,8 @@ pub(crate) struct Session {
     pub(crate) users: u32,
     pub(crate) events: crate::exports::events::Sets,
     energy: Vec<(u64, f64)>,
+    held: BTreeMap<(usize, u32), u64>,
+    held_since_us: u64,
     counts: BTreeMap<&'static str, u64>,
     hits: Vec<u64>,
     looked_us: u64,
@@ -108,6 +110,8 @@ impl Session {
             users: 0,
             events: crate::exports::events::Sets::default(),
             energy,
+            held: BTreeMap::new(),
+            held_since_us: now_us,
             counts: BTreeMap::new(),
             hits,
             looked_us: now_us,
@@ -137,6 +141,7 @@ impl Session {
         for index in 0..self.energy.len() {
             self.energy_mj(index);
         }
+        self.hold();
         let written = stamp.and_then(|(time, _)| time.duration_since(SystemTime::UNIX_EPOCH).ok());
         let since = written.and_then(|since| u64::try_from(since.as_micros()).ok()).unwrap_or(self.now_us);
         if machine.profile.faults != self.machine.profile.faults {
@@ -198,6 +203,29 @@ impl Session {
         }
         *counted = period.max(*counted);
         *mj as u64
+    }
+}
+
+impl Session {
+    /// Adds up for how long each reason of each GPU has held clocks down.
+    fn hold(&mut self) {
+        let elapsed = self.now_us.saturating_sub(std::mem::replace(&mut self.held_since_us, self.now_us));
+        for (gpu, device) in self.machine.devices.iter().enumerate() {
+            for bit in (0..u64::BITS).filter(|bit| device.gpu.clocks_event_reasons >> bit & 1 == 1) {
+                *self.held.entry((gpu, bit)).or_default() += elapsed;
+            }
+        }
+    }
+
+    /// Nanoseconds for which one bit of `nvmlClocksEventReason*` has been set on a GPU.
+    pub(crate) fn held_ns(&mut self, gpu: usize, bit: u32) -> u64 {
+        self.hold();
+        self.held.get(&(gpu, bit)).copied().unwrap_or_default() * 1_000
+    }
+
+    /// The samplers' clock now, in microseconds, given what it would be by the wall clock.
+    pub(crate) fn sampler_us(&self, wall_us: u64) -> u64 {
+        wall_us.saturating_add_signed((self.machine.profile.sampler_clock_s * 1e6) as i64)
     }
 }
 

@@ -8,7 +8,7 @@ use crate::agent::node::{Node, main_of, runs};
 const MIB: f64 = 1_048_576.0;
 
 fn instance(profile: &str, gpu_instance: u32, index: u32) -> Mig {
-    Mig { profile: profile.to_owned(), gpu_instance, compute_instance: 0, index: Some(index), uuid: None }
+    Mig { index: Some(index), ..Mig::new(profile, gpu_instance) }
 }
 
 #[test]

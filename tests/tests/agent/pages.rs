@@ -19,13 +19,7 @@ fn still() -> Profile {
         Process { kind: Kind::Mps, ..Process::new(300, 20.0, 4_000) },
         Process { kind: Kind::Graphics, ..Process::new(900, 10.0, 100) },
     ];
-    profile.gpu(2).mig = Some(vec![Mig {
-        profile: "2g.20gb".to_owned(),
-        gpu_instance: 3,
-        compute_instance: 0,
-        index: None,
-        uuid: None,
-    }]);
+    profile.gpu(2).mig = Some(vec![Mig::new("2g.20gb", 3)]);
     profile.gpu(2).processes = vec![Process { gpu_instance: Some(3), ..Process::new(400, 50.0, 12_000) }];
     for (gpu, millijoules) in [(0, 5_000_000), (1, 4_000_000), (2, 3_000_000), (3, 2_000_000)] {
         profile.gpu(gpu).energy_mj = Some(millijoules);

@@ -21,6 +21,7 @@ fn profile() -> Profile {
         compute_instance: 0,
         index: Some(index),
         uuid: None,
+        placement: None,
     };
     profile.gpu(2).mig = Some(vec![instance(7, 0), instance(8, 1)]);
     profile.gpu(2).processes = vec![Process { gpu_instance: Some(7), ..Process::new(300, 60.0, 2_000) }];

@@ -13,13 +13,7 @@ fn machine() -> Profile {
     let mut profile = Profile::idle(ModelName::A100, 3);
     let mps = Process { kind: Kind::Mps, ..Process::new(102, 25.0, 2_000) };
     profile.gpu(0).processes = vec![Process::new(101, 60.0, 8_000), mps, Process::new(103, 0.0, 500)];
-    let mig = |profile: &str, gpu_instance, index| Mig {
-        profile: profile.to_owned(),
-        gpu_instance,
-        compute_instance: 0,
-        index: Some(index),
-        uuid: None,
-    };
+    let mig = |profile, gpu_instance, index| Mig { index: Some(index), ..Mig::new(profile, gpu_instance) };
     profile.gpu(1).mig = Some(vec![mig("1g.5gb", 7, 0), mig("3g.20gb", 2, 4)]);
     profile.gpu(1).processes =
         vec![Process { gpu_instance: Some(7), sm: Curve::Constant(90.0), ..Process::new(201, 0.0, 1_500) }];

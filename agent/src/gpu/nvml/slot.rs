@@ -17,6 +17,7 @@ pub(super) struct Slot {
     identity: Arc<Identity>,
     card: Place,
     told: State,
+    answered: Option<Duration>,
 }
 
 enum Place {
@@ -40,7 +41,7 @@ impl Slot {
     pub(super) fn new(index: u32) -> Self {
         let identity = Arc::new(Identity { index, ..Identity::default() });
         let card = Place::Home(Box::new(Card::new(Arc::clone(&identity))));
-        Self { identity, card, told: State::Up }
+        Self { identity, card, told: State::Up, answered: None }
     }
 
     /// Takes back a card whose call has come back since.
@@ -111,6 +112,12 @@ impl Slot {
     /// The GPU as it shows while a call hangs.
     pub(super) fn hangs(&self) -> Gpu {
         Gpu { identity: Arc::clone(&self.identity), hangs: true, ..Gpu::default() }
+    }
+
+    /// Notes when the GPU answered last.
+    pub(super) fn date(&mut self, gpu: &mut Gpu, now: Duration) {
+        self.answered = if gpu.up { Some(now) } else { self.answered };
+        gpu.sample_age = self.answered.map(|at| now.saturating_sub(at));
     }
 
     /// Logs that the GPU went or came back, once per change.

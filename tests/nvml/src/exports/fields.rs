@@ -1,4 +1,4 @@
-//! Field values: the numbered questions that a program can ask in one call.
+//! Field values: the numbered questions that a program can ask in one call. Drivers from 580.82 on number some of them anew.
 
 use std::ffi::c_int;
 
@@ -40,34 +40,70 @@ fn nvlink_kib(target: &mut Target<'_>, scope: u32) -> Result<Value, Code> {
     }
 }
 
+/// Whether the driver numbers fields as 580.82 and newer do.
+fn renumbered(driver: &str) -> bool {
+    let mut parts = driver.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+    (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= (580, 82)
+}
+
+/// The bit of `nvmlClocksEventReason*` whose time a field counts.
+fn reason(field: u32, renumbered: bool) -> Option<u32> {
+    match (field, renumbered) {
+        (74, _) => Some(2),
+        (76, _) => Some(4),
+        (251, false) | (269, true) => Some(5),
+        (252, false) | (270, true) => Some(6),
+        (253, false) | (271, true) => Some(7),
+        _ => None,
+    }
+}
+
 /// The answer to one question.
 fn answer(target: &mut Target<'_>, field: u32, scope: u32) -> Result<Value, Code> {
-    let device = target.whole()?;
-    let (model, errors, mig) = (&device.model, device.gpu.ecc_errors, device.mig.is_some());
-    let (limit, rows) = (model.power_watts.limit, !matches!(model.architecture, Architecture::Turing));
+    let modern = !matches!(target.whole()?.model.architecture, Architecture::Turing);
+    if let Some(bit) = reason(field, renumbered(&target.machine.profile.driver)) {
+        return Ok(long(target.session.held_ns(target.handle.gpu as usize, bit)));
+    }
+    match field {
+        82 => {
+            let warmer = target.device().model.temperature_celsius.memory_over_gpu.ok_or(NOT_SUPPORTED)?;
+            Ok(int(power::celsius(target)? + warmer as u32))
+        }
+        83 | 191 => Ok(long(power::energy_mj(target)?)),
+        138..=141 => nvlink_kib(target, scope),
+        185 if modern => Ok(int(power::average_mw(target)?)),
+        186 if modern => Ok(int(power::usage_mw(target)?)),
+        197 | 198 => Ok(long(power::energy_mj(target)? * 1024)),
+        75 | 77..=81 => Ok(long(0)),
+        _ => wear(target, field, modern),
+    }
+}
+
+/// Wear, damage and limits.
+fn wear(target: &Target<'_>, field: u32, modern: bool) -> Result<Value, Code> {
+    let device = target.device();
+    let (errors, health, power) = (device.gpu.ecc_errors, device.gpu.health, device.model.power_watts);
     let milli = |watts: f64| int((watts * 1e3) as u64);
     match field {
         1 | 2 => Ok(int(1_u32)),
         3 | 5 => Ok(long(errors.corrected)),
         4 | 6 => Ok(long(errors.uncorrected)),
-        29..=31 | 92 | 93 if !rows => Ok(long(0)),
-        74..=81 => Ok(long(0)),
-        82 => {
-            let warmer = model.temperature_celsius.memory_over_gpu.ok_or(NOT_SUPPORTED)?;
-            Ok(int(power::celsius(target)? + warmer as u32))
-        }
-        83 | 191 => Ok(long(power::energy_mj(target)?)),
-        91 => Ok(int(model.nvlinks)),
-        94 | 95 => Ok(int(0_u32)),
-        138..=141 => nvlink_kib(target, scope),
-        142..=145 if rows => Ok(int(0_u32)),
-        185 | 186 => Ok(int(power::usage_mw(target)?)),
-        187 => Ok(milli(model.power_watts.min)),
-        188 => Ok(milli(model.power_watts.max)),
-        189 | 190 | 192 => Ok(milli(limit)),
-        197 | 198 => Ok(long(power::energy_mj(target)? * 1024)),
-        199 => Ok(int(u32::from(mig))),
-        226 | 227 | 230 => Ok(int(0_u32)),
+        29 if !modern => Ok(long(health.retired_pages.0.into())),
+        30 if !modern => Ok(long(health.retired_pages.1.into())),
+        31 | 92 | 93 if !modern => Ok(long(health.retired_pending.into())),
+        91 => Ok(int(device.model.nvlinks)),
+        94 => Ok(int(health.pcie_replays)),
+        95 => Ok(int(0_u32)),
+        142 if modern => Ok(int(health.remapped_rows.0)),
+        143 if modern => Ok(int(health.remapped_rows.1)),
+        144 if modern => Ok(int(health.remap_pending)),
+        145 if modern => Ok(int(health.remap_failed)),
+        187 => Ok(milli(power.min)),
+        188 => Ok(milli(power.max)),
+        189 | 190 | 192 => Ok(milli(power.limit)),
+        199 => Ok(int(device.mig.is_some())),
+        226 | 227 => Ok(int(0_u32)),
+        230 => Ok(int(health.recovery_action)),
         _ => Err(NOT_SUPPORTED),
     }
 }
@@ -93,5 +129,23 @@ device_calls! {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drivers_from_580_82_on_number_some_fields_anew() {
+        for (driver, expect) in
+            [("575.57.08", false), ("580.65.06", false), ("580.82.07", true), ("610.1", true), ("", false)]
+        {
+            assert_eq!(renumbered(driver), expect, "{driver}");
+        }
+        assert_eq!(
+            (reason(252, false), reason(252, true), reason(270, true), reason(74, true)),
+            (Some(6), None, Some(6), Some(2))
+        );
     }
 }

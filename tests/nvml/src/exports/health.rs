@@ -3,8 +3,8 @@
 use std::ffi::{c_uint, c_ulonglong};
 
 use nvml_wrapper_sys::bindings::{
-    nvmlEccCounterType_t, nvmlEnableState_t, nvmlMemoryErrorType_t, nvmlMemoryLocation_t, nvmlPageRetirementCause_t,
-    nvmlPerfPolicyType_t, nvmlRowRemapperHistogramValues_t, nvmlViolationTime_t,
+    nvmlEccCounterType_t, nvmlEnableState_t, nvmlGpuFabricInfo_t, nvmlMemoryErrorType_t, nvmlMemoryLocation_t,
+    nvmlPageRetirementCause_t, nvmlPerfPolicyType_t, nvmlRowRemapperHistogramValues_t, nvmlViolationTime_t,
 };
 
 use crate::answer::{Code, INVALID_ARGUMENT, NOT_SUPPORTED, put, put_list};
@@ -75,7 +75,13 @@ device_calls! {
         if remaps(&target)? {
             return Err(NOT_SUPPORTED);
         }
-        put(pending, 0)
+        put(pending, target.device().gpu.health.retired_pending.into())
+    }
+
+    fn nvmlDeviceGetGpuFabricInfo(target, to: *mut nvmlGpuFabricInfo_t) {
+        let health = target.whole()?.gpu.health;
+        let state = health.fabric_state.ok_or(NOT_SUPPORTED)?;
+        put(to, nvmlGpuFabricInfo_t { clusterUuid: [7; 16], status: health.fabric_status, cliqueId: 1, state })
     }
 
     fn nvmlDeviceGetRemappedRows(
@@ -88,10 +94,11 @@ device_calls! {
         if !remaps(&target)? {
             return Err(NOT_SUPPORTED);
         }
-        put(correctable, 0)?;
-        put(uncorrectable, 0)?;
-        put(pending, 0)?;
-        put(failed, 0)
+        let health = target.device().gpu.health;
+        put(correctable, health.remapped_rows.0)?;
+        put(uncorrectable, health.remapped_rows.1)?;
+        put(pending, health.remap_pending.into())?;
+        put(failed, health.remap_failed.into())
     }
 
     fn nvmlDeviceGetRowRemapperHistogram(target, to: *mut nvmlRowRemapperHistogramValues_t) {
@@ -101,8 +108,16 @@ device_calls! {
         put(to, nvmlRowRemapperHistogramValues_t { max: 640, high: 0, partial: 0, low: 0, none: 0 })
     }
 
-    fn nvmlDeviceGetViolationStatus(target, _policy: nvmlPerfPolicyType_t, to: *mut nvmlViolationTime_t) {
+    fn nvmlDeviceGetViolationStatus(target, policy: nvmlPerfPolicyType_t, to: *mut nvmlViolationTime_t) {
         target.whole()?;
-        put(to, nvmlViolationTime_t { referenceTime: target.session.now_us, violationTime: 0 })
+        // Of these policies the fake knows power and sync boost.
+        let bit = match policy {
+            0 => Some(2),
+            2 => Some(4),
+            _ => None,
+        };
+        let gpu = target.handle.gpu as usize;
+        let held = bit.map_or(0, |bit| target.session.held_ns(gpu, bit));
+        put(to, nvmlViolationTime_t { referenceTime: target.session.now_us, violationTime: held })
     }
 }

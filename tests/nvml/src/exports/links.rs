@@ -28,8 +28,7 @@ device_calls! {
     }
 
     fn nvmlDeviceGetPcieReplayCounter(target, to: *mut c_uint) {
-        target.whole()?;
-        put(to, 0)
+        put(to, target.whole()?.gpu.health.pcie_replays)
     }
 
     fn nvmlDeviceGetCurrPcieLinkGeneration(target, to: *mut c_uint) {

@@ -2,9 +2,11 @@
 
 use std::ffi::c_uint;
 
-use nvml_wrapper_sys::bindings::{nvmlDevice_t, nvmlDeviceAttributes_t};
+use nvml_wrapper_sys::bindings::{
+    nvmlDevice_t, nvmlDeviceAttributes_t, nvmlGpuInstance_t, nvmlGpuInstanceInfo_t, nvmlGpuInstancePlacement_t,
+};
 
-use crate::answer::{INVALID_ARGUMENT, NOT_FOUND, NOT_SUPPORTED, Outcome, put};
+use crate::answer::{INVALID_ARGUMENT, NO_PERMISSION, NOT_FOUND, NOT_SUPPORTED, Outcome, put};
 use crate::handle::{Handle, Target};
 
 fn attributes(target: &Target<'_>, to: *mut nvmlDeviceAttributes_t) -> Outcome {
@@ -26,7 +28,28 @@ fn attributes(target: &Target<'_>, to: *mut nvmlDeviceAttributes_t) -> Outcome {
     )
 }
 
+/// GPU instances have handles of their own kind: this mark, the GPU and the instance.
+const INSTANCE: usize = 0x4749_0000_0000;
+
+system_calls! {
+    fn nvmlGpuInstanceGetInfo(session, instance: nvmlGpuInstance_t, to: *mut nvmlGpuInstanceInfo_t) {
+        let (gpu, id) = ((instance.addr() >> 16) & 0xffff, instance.addr() & 0xffff);
+        let device = session.machine.devices.get(gpu).ok_or(INVALID_ARGUMENT)?;
+        let mig = device.mig.iter().flatten().find(|mig| mig.gpu_instance as usize == id).ok_or(NOT_FOUND)?;
+        let placement = nvmlGpuInstancePlacement_t { start: mig.placement.ok_or(NO_PERMISSION)?, size: mig.slices };
+        let device = Handle { gpu: device.index, mig: None }.encode();
+        put(to, nvmlGpuInstanceInfo_t { device, id: mig.gpu_instance, profileId: 0, placement })
+    }
+}
+
 device_calls! {
+    fn nvmlDeviceGetGpuInstanceById(target, id: c_uint, to: *mut nvmlGpuInstance_t) {
+        let device = target.whole()?;
+        let mig = device.mig.iter().flatten().find(|mig| mig.gpu_instance == id).ok_or(NOT_FOUND)?;
+        mig.placement.ok_or(NO_PERMISSION)?;
+        put(to, std::ptr::without_provenance_mut(INSTANCE | (device.index as usize) << 16 | id as usize))
+    }
+
     fn nvmlDeviceGetMigMode(target, current: *mut c_uint, pending: *mut c_uint) {
         let device = target.whole()?;
         device.model.mig.ok_or(NOT_SUPPORTED)?;

@@ -20,6 +20,14 @@ pub(crate) fn usage_mw(target: &Target<'_>) -> Result<c_uint, Code> {
     Ok(milliwatts(target.session.timeline.watts(target.handle.gpu, target.session.period())))
 }
 
+/// Power of the last second, in mW.
+pub(crate) fn average_mw(target: &Target<'_>) -> Result<c_uint, Code> {
+    target.whole()?;
+    let (newest, periods) = (target.session.period(), 6);
+    let watts = |back: u64| target.session.timeline.watts(target.handle.gpu, newest.saturating_sub(back));
+    Ok(milliwatts((0..periods).map(watts).sum::<f64>() / periods as f64))
+}
+
 /// Energy since the driver was loaded, in mJ.
 pub(crate) fn energy_mj(target: &mut Target<'_>) -> Result<c_ulonglong, Code> {
     let fixed = target.whole()?.gpu.energy_mj;

@@ -60,9 +60,13 @@ const MPS: &[Kind] = &[Kind::Mps];
 fn samples(target: &Target<'_>, last_seen: u64) -> Result<Vec<(u64, ProcessLoad)>, Code> {
     let gpu = target.undivided()?;
     let newest = target.session.period();
-    let stamp = |period: u64| (period + 1) * PERIOD_US;
+    let stamp = |period: u64| target.session.sampler_us((period + 1) * PERIOD_US);
+    let every = target.device().gpu.process_samples_every.max(1);
     let mut samples = Vec::new();
     for period in (0..=newest).rev().take(BUFFER).take_while(|period| stamp(*period) > last_seen) {
+        if period % every != 0 {
+            continue;
+        }
         let load = target.session.timeline.load(gpu, period);
         let active = |process: &ProcessLoad| {
             let most = process.sm.max(process.memory).max(process.encoder).max(process.decoder);

@@ -68,7 +68,7 @@ fn ring(target: &Target<'_>, kind: nvmlSamplingType_t, last_seen: u64) -> Result
     let mut samples = Vec::new();
     let mut active = kind == 0;
     for period in newest.saturating_sub(places - 1)..=newest {
-        let stamp = ((period + 1) * PERIOD_US).saturating_sub(SAMPLER_EPOCH_US);
+        let stamp = target.session.sampler_us((period + 1) * PERIOD_US).saturating_sub(SAMPLER_EPOCH_US);
         if stamp > last_seen {
             let value = sample(target, kind, period)?;
             active |= value > 0;
