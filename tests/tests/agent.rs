@@ -3,10 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod agent {
-    /// What people ask of a GPU exporter, one test each.
-    mod features;
     /// Everything that the driver tells, against the fake's truth.
     mod depth;
+    /// What people ask of a GPU exporter, one test each.
+    mod features;
     /// Uids, labels, claims, ids of all forms.
     mod identity;
     /// MIG instances, their holders, a layout that changes.

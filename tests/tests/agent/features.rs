@@ -30,7 +30,7 @@ fn counter(page: &Page, name: &str, pod: &str) -> f64 {
 }
 
 fn instance(profile: &str, gpu_instance: u32) -> Mig {
-    Mig { profile: profile.to_owned(), gpu_instance, compute_instance: 0, index: None, uuid: None }
+    Mig::new(profile, gpu_instance)
 }
 
 fn inside(pid: u32, gpu_instance: u32, sm: f64, memory: u64) -> Process {
