@@ -166,13 +166,7 @@ fn instances(plan: &mut Plan) -> anyhow::Result<()> {
         ("2g.20gb", 3, moving(0.0, 60.0, 3.0)),
         ("1g.10gb", 9, Curve::Constant(50.0)),
     ];
-    let mig = |(profile, gpu_instance, _): &(&str, u32, Curve)| Mig {
-        profile: (*profile).to_owned(),
-        gpu_instance: *gpu_instance,
-        compute_instance: 0,
-        index: None,
-        uuid: None,
-    };
+    let mig = |(profile, gpu_instance, _): &(&str, u32, Curve)| Mig::new(profile, *gpu_instance);
     plan.profile.gpu(gpu).mig = Some(profiles.iter().map(mig).collect());
     for (profile, gpu_instance, curve) in profiles {
         let resource = format!("nvidia.com/mig-{profile}");
