@@ -47,3 +47,22 @@ impl Access {
         Ok(Self { sdk, region, manners })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_configurations_word_on_endpoints_reaches_every_client() {
+        let load = async |settings: Settings| Access::load(&settings, Arc::new(Metrics::new().unwrap())).await.unwrap();
+        let region = Some("us-gov-west-1".to_owned());
+        let access =
+            load(Settings { region: region.clone(), fips: true, dual_stack: true, ..Settings::default() }).await;
+        assert_eq!((access.sdk.use_fips(), access.sdk.use_dual_stack()), (Some(true), Some(true)));
+        assert_eq!((access.region.as_str(), access.sdk.endpoint_url()), ("us-gov-west-1", None));
+        let endpoint = Some("http://127.0.0.1:1".to_owned());
+        let access = load(Settings { region, endpoint, ..Settings::default() }).await;
+        assert_eq!(access.sdk.endpoint_url(), Some("http://127.0.0.1:1"));
+        assert!(access.sdk.http_client().is_some(), "every client goes through the one door");
+    }
+}

@@ -11,9 +11,11 @@ use crate::{fleet::group::Market, timestamp::Timestamp};
 const TABLE: &str = include_str!("../prices.csv");
 
 type Cell = Option<(u64, Timestamp)>;
+/// Type and region.
+type Key = (&'static str, &'static str);
 
-/// By type and region: on-demand, spot.
-static ROWS: LazyLock<HashMap<(&'static str, &'static str), (Cell, Cell)>> =
+/// On-demand and spot.
+static ROWS: LazyLock<HashMap<Key, (Cell, Cell)>> =
     LazyLock::new(|| TABLE.lines().filter(|line| !line.starts_with('#')).skip(1).filter_map(row).collect());
 
 /// Millionths of a dollar an hour, and when that was true; None when the table does not have it.
@@ -25,7 +27,7 @@ pub(super) fn price(instance_type: &str, region: &str, market: Market) -> Cell {
     }
 }
 
-fn row(line: &'static str) -> Option<((&'static str, &'static str), (Cell, Cell))> {
+fn row(line: &'static str) -> Option<(Key, (Cell, Cell))> {
     let mut cells = line.split(',');
     let key = (cells.next()?, cells.next()?);
     let mut cell = || {
