@@ -162,10 +162,11 @@ impl GroupView {
         count(self.instances.iter().filter(|instance| instance.is_live() && instance.zone == zone))
     }
 
-    /// Whether the cloud is making a machine.
+    /// Whether machines come or go, or may come though nobody waits for them any more.
     #[must_use]
-    pub fn is_booting(&self) -> bool {
-        self.instances.iter().any(|it| it.state == InstanceState::Creating)
+    pub fn is_moving(&self) -> bool {
+        let booting = || self.instances.iter().any(|it| it.state == InstanceState::Creating);
+        self.waiting() + self.deleting() + self.owed() > 0 || booting()
     }
 
     /// The machine of that id.

@@ -328,7 +328,7 @@ impl Keeper {
         let now = clock();
         self.watch_caller(now);
         if now >= self.next_listing && self.calls.list(now) {
-            let busy = self.fleet.groups().any(|view| view.waiting() + view.deleting() > 0 || view.is_booting());
+            let busy = self.fleet.groups().any(|view| view.is_moving());
             let pace = if busy { self.settings.refresh.min(Duration::from_secs(2)) } else { self.settings.refresh };
             self.next_listing = now + pace;
         }

@@ -151,12 +151,11 @@ impl Cloud for AutoScaling {
     async fn list(&self) -> Result<Vec<Listed>, CloudError> {
         let groups = self.roster.read(&self.client, &self.ours).await?;
         self.sources.refresh(&groups).await;
-        let growths: Vec<Growth> = groups.iter().map(Growth::of).collect();
-        self.note_standby(growths.iter().flat_map(|growth| growth.in_standby.iter().cloned()).collect());
-        let mut listing: Vec<Listed> = self.sources.facts(|facts| {
+        let (mut listing, growths): (Vec<Listed>, Vec<Growth>) = self.sources.facts(|facts| {
             let view = groups::View { ours: &self.ours, facts, region: &self.region, prefixes: self.prefixes };
-            groups.iter().filter_map(|group| groups::listed(group, &view)).collect()
+            groups.iter().filter_map(|group| Some((groups::listed(group, &view)?, Growth::of(group)))).unzip()
         });
+        self.note_standby(growths.iter().flat_map(|growth| growth.in_standby.iter().cloned()).collect());
         groups::apart(&mut listing);
         for (listed, growth) in listing.iter_mut().zip(&growths) {
             let group = listed.group.id.clone();
