@@ -1,14 +1,17 @@
 //! Every flag with its `WINDLASS_*` twin, and every limit of the agent in one block.
 //! Flags are parsed once into a [`Config`] in which nothing is left to guess.
 
+pub mod command_line;
 pub mod kubernetes;
 pub mod web;
 
-use std::io::Read as _;
+mod file;
+
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
+pub(crate) use self::file::read;
 use clap::{Parser, ValueEnum};
 
 use crate::config::kubernetes::Kubernetes;
@@ -172,9 +175,15 @@ pub struct Args {
     /// How much is logged
     #[arg(long, env = "WINDLASS_LOG", value_name = "LEVEL", default_value = "info")]
     pub log: tracing::Level,
+    /// A settings file, YAML: keys are flags without their dashes; a flag or its twin in the environment counts more
+    #[arg(long, env = "WINDLASS_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// Read once, print a table for people, and exit
     #[arg(long)]
     pub once: bool,
+    /// With --once or doctor: print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// A metadata service, or none.
@@ -231,6 +240,10 @@ pub struct Config {
     pub max_series: usize,
     /// How long GPUs that once answered may be out of reach before `/healthz` fails.
     pub out_of_reach: Duration,
+    /// The command line that all this came from, so that its settings file can be read again; empty where there was none.
+    pub line: Vec<std::ffi::OsString>,
+    /// The settings file.
+    pub file: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -254,6 +267,8 @@ impl Default for Config {
             web_config_file: None,
             max_series: 20_000,
             out_of_reach: limits::OUT_OF_REACH,
+            line: Vec::new(),
+            file: None,
         }
     }
 }
@@ -280,6 +295,8 @@ impl From<Args> for Config {
             web_config_file: args.web_config_file.filter(given),
             max_series: args.max_series,
             out_of_reach: limits::OUT_OF_REACH,
+            line: Vec::new(),
+            file: args.config.filter(given),
         }
     }
 }
@@ -294,30 +311,6 @@ fn host_name() -> String {
 /// `http://169.254.169.254`, or nothing.
 fn endpoint(text: &str) -> Result<Endpoint, String> {
     if text.is_empty() { Ok(Endpoint(None)) } else { text.parse().map(|authority| Endpoint(Some(authority))) }
-}
-
-/// A file of settings, whole, with its name in every error.
-pub(crate) fn read(file: &Path, limit: u64) -> Result<Vec<u8>, String> {
-    let named = |error: std::io::Error| format!("{}: {error}", file.display());
-    let mut bytes = Vec::new();
-    std::fs::File::open(file).and_then(|open| open.take(limit + 1).read_to_end(&mut bytes)).map_err(named)?;
-    if bytes.len() as u64 > limit {
-        return Err(format!("{}: longer than {limit} bytes; is it the right file?", file.display()));
-    }
-    Ok(bytes)
-}
-
-/// Whether a YAML text says nothing: a file that is there but still empty.
-fn blank(text: &str) -> bool {
-    text.lines().map(str::trim).all(|line| line.is_empty() || line.starts_with('#') || line == "---")
-}
-
-/// What the YAML reader complains of, in one line, without the text around it: that may be a secret.
-fn said(error: &serde_saphyr::Error) -> String {
-    let line = error.location().map_or(1, |at| at.line());
-    let said = error.without_snippet().to_string();
-    let what = said.split(" at line ").next().unwrap_or_default().lines().next().unwrap_or_default();
-    format!("line {line}: {what}")
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {
@@ -350,7 +343,9 @@ mod tests {
     fn every_flag_is_documented_and_has_a_twin() {
         let command = Args::command();
         command.clone().debug_assert();
-        for argument in command.get_arguments().filter(|argument| argument.get_long() != Some("once")) {
+        for argument in
+            command.get_arguments().filter(|argument| !["once", "json"].contains(&argument.get_long().unwrap()))
+        {
             let long = argument.get_long().unwrap();
             let twin = format!("WINDLASS_{}", long.to_uppercase().replace('-', "_"));
             assert_eq!(argument.get_env().and_then(|env| env.to_str()), Some(twin.as_str()));

@@ -7,6 +7,7 @@
 pub mod attribution;
 pub mod clock;
 pub mod config;
+pub mod doctor;
 pub mod exposition;
 pub mod families;
 pub mod gpu;
@@ -14,6 +15,7 @@ pub mod http;
 #[cfg(feature = "kube")]
 pub mod kube_api;
 pub mod live;
+pub mod look;
 pub mod notices;
 pub mod once;
 pub mod pods;

@@ -1,4 +1,4 @@
-//! What may change while the agent runs: the web configuration, the choice of DCGM families. Each is read again when its file changes by content, or at once on SIGHUP;
+//! What may change while the agent runs: settings, the web configuration, the choice of DCGM families. Each file is read again when its file changes by content, or at once on SIGHUP;
 //! readers see the old whole or the new whole, and a mistake leaves the old one in force, is logged once and shows in a metric.
 
 use std::collections::BTreeMap;
@@ -12,10 +12,11 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::config::{Config, DcgmNames, limits};
+use crate::config::{Config, DcgmNames, command_line, limits};
 use crate::families::choice::Choice;
 use crate::http::web::Web;
 
+const CONFIG: &str = "--config";
 const WEB: &str = "--web-config-file";
 const COLLECTORS: &str = "--collectors";
 /// Largest counters CSV: with every field of DCGM it has some 50 KiB.
@@ -40,6 +41,7 @@ pub struct Live {
     web: ArcSwap<Web>,
     choice: ArcSwap<Choice>,
     counters: Mutex<Vec<u8>>,
+    settings: Mutex<Vec<u8>>,
     reloads: Mutex<Reloads>,
     complaints: Mutex<BTreeMap<&'static str, String>>,
     clock: Clock,
@@ -52,12 +54,16 @@ impl Live {
         let live = Self {
             choice: ArcSwap::from_pointee(Choice::of(config.dcgm_names)),
             counters: Mutex::default(),
+            settings: Mutex::new(config.file.as_deref().and_then(|file| std::fs::read(file).ok()).unwrap_or_default()),
             web: ArcSwap::from_pointee(web),
             config: ArcSwap::from_pointee(config),
             reloads: Mutex::default(),
             complaints: Mutex::default(),
             clock,
         };
+        if live.config().file.is_some() {
+            live.note(CONFIG, Ok(true));
+        }
         if live.config().web_config_file.is_some() {
             live.note(WEB, Ok(true));
         }
@@ -94,6 +100,9 @@ impl Live {
 
     /// Reads every file again.
     pub fn reload(&self) {
+        if let Some(file) = &self.config().file {
+            self.note(CONFIG, self.settle(file));
+        }
         let config = self.config();
         if config.web_config_file.is_some() {
             let renewed = self.web().renewed(config.web_config_file.as_deref());
@@ -103,6 +112,41 @@ impl Live {
         if let Some(file) = &config.collectors {
             self.note(COLLECTORS, self.collect(file));
         }
+    }
+
+    /// Reads the settings file; true when it says something new. What only a start can change is told and left as it was.
+    fn settle(&self, file: &Path) -> Result<bool, String> {
+        let bytes = crate::config::read(file, COUNTERS_MAX)?;
+        let mut known = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        if *known == bytes {
+            return Ok(false);
+        }
+        let current = self.config();
+        let (_, args) = command_line::parse(&current.line).map_err(|error| {
+            let said = error.to_string();
+            said.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
+        })?;
+        let wanted = Config::from(args);
+        let fresh = Config {
+            sample_interval: wanted.sample_interval,
+            node_name: wanted.node_name.clone(),
+            dcgm_names: wanted.dcgm_names,
+            collectors: wanted.collectors.clone(),
+            max_series: wanted.max_series,
+            ..(*current).clone()
+        };
+        if (Config { line: fresh.line.clone(), ..wanted }) != fresh {
+            tracing::warn!("{CONFIG} {}: some of what changed takes effect at the next start only", file.display());
+        }
+        if fresh.dcgm_names != current.dcgm_names || fresh.collectors != current.collectors {
+            *self.counters.lock().unwrap_or_else(PoisonError::into_inner) = Vec::new();
+            if fresh.collectors.is_none() {
+                self.choice.store(Arc::new(Choice::of(fresh.dcgm_names)));
+            }
+        }
+        self.config.store(Arc::new(fresh));
+        *known = bytes;
+        Ok(true)
     }
 
     /// Reads the counters CSV; true when it says something new. Rows that cannot be used are told and left out.
@@ -175,6 +219,7 @@ impl Live {
 
 fn complaint(flag: &str, config: &Config, error: &str) -> anyhow::Error {
     let file = match flag {
+        CONFIG => config.file.as_deref(),
         WEB => config.web_config_file.as_deref(),
         COLLECTORS => config.collectors.as_deref(),
         _ => None,

@@ -1,38 +1,57 @@
 //! The bell: parse, log, run, exit code.
 //! One thread serves everything; a second one owns the driver.
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
-use clap::Parser as _;
-use windlass_agent::config::{Args, Config};
+use windlass_agent::config::Config;
+use windlass_agent::config::command_line::{Task, parse};
+use windlass_agent::{doctor, once};
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let line: Vec<_> = std::env::args_os().collect();
+    let (task, args) = parse(&line).unwrap_or_else(|error| error.exit());
+    // Who waits for an answer is not told how it came about.
+    let level = if task != Task::Serve && args.log == tracing::Level::INFO { tracing::Level::ERROR } else { args.log };
     let ansi = std::io::stderr().is_terminal();
     tracing_subscriber::fmt()
-        .with_max_level(args.log)
+        .with_max_level(level)
         .with_target(false)
         .with_ansi(ansi)
         .with_writer(std::io::stderr)
         .init();
-    let once = args.once;
-    let config = Config::from(args);
-    let outcome =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Into::into).and_then(|runtime| {
-            runtime.block_on(async {
-                if once {
-                    windlass_agent::once::once(&config, &mut std::io::stdout()).await
-                } else {
-                    windlass_agent::run(config).await
-                }
-            })
-        });
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{error:#}");
-            ExitCode::FAILURE
+    let json = args.json;
+    let mut config = Config::from(args);
+    config.line = line;
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error.into()),
+    };
+    let outcome = runtime.block_on(async {
+        match task {
+            Task::Serve => windlass_agent::run(config).await.map(|()| ExitCode::SUCCESS),
+            Task::Once => once::once(&config, json, &mut std::io::stdout()).await.map(|()| ExitCode::SUCCESS),
+            Task::Doctor => diagnose(&config, json).await,
         }
-    }
+    });
+    outcome.unwrap_or_else(|error| if task == Task::Serve { fail(&error) } else { tell(&error) })
+}
+
+async fn diagnose(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
+    let report = doctor::examine(config).await?;
+    let text = if json { serde_json::to_string_pretty(&report)? + "\n" } else { report.to_string() };
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(if report.is_ill() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// To a person at a terminal.
+fn tell(error: &anyhow::Error) -> ExitCode {
+    // A closed stderr is no reason to fail otherwise.
+    let _closed = writeln!(std::io::stderr(), "windlass-agent: {error:#}");
+    ExitCode::FAILURE
+}
+
+fn fail(error: &anyhow::Error) -> ExitCode {
+    tracing::error!("{error:#}");
+    ExitCode::FAILURE
 }

@@ -1,74 +1,41 @@
-//! `--once`: a table for a person at a terminal. Two readings a second apart, so that use is measured and not guessed.
-//! The same parts as the service, without its loops.
+//! `--once`: what there is on the node now, as a table for a person at a terminal, or as JSON.
+
+mod json;
 
 use std::io::Write;
-use std::sync::Arc;
-use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::anyhow;
 
-use crate::attribution::{GpuUse, Share, Snapshot, attribute};
-use crate::clock::Clock;
-use crate::config::{Config, limits};
-use crate::gpu::Reading;
-use crate::gpu::thread::GpuThread;
-use crate::pods::identity::Identities;
-use crate::pods::kubelet::Kubelet;
-use crate::pods::processes::{Processes, Sources};
-use crate::pods::{Holders, poll};
-use crate::sampler::pids;
-
-/// Time between the two readings: the longest sample period of any driver.
-const BETWEEN: Duration = Duration::from_secs(1);
+use crate::attribution::{GpuUse, Share, Snapshot};
+use crate::config::Config;
+use crate::look::look;
 
 /// Reads, and prints to `out`. An error says why there is nothing to print.
-pub async fn once(config: &Config, out: &mut impl Write) -> anyhow::Result<()> {
-    let clock = Clock::start();
-    let gpus = GpuThread::start(config.nvml_library.clone()).context("the NVML thread could not be started")?;
-    read(&gpus, &clock).await?;
-    let holders = holders(config, out).await?;
-    tokio::time::sleep(BETWEEN).await;
-    let reading = read(&gpus, &clock).await?;
-    let mut processes = Processes::new(config.host_proc.clone(), config.host_logs.clone());
-    let sources = Sources { holders: &holders, identities: &Identities::default() };
-    let resolved = processes.resolve(&pids(&reading), sources, clock.now());
-    let snapshot = attribute(reading, &holders, &resolved.whose);
-    out.write_all(table(&config.node_name, &snapshot).as_bytes())?;
+pub async fn once(config: &Config, as_json: bool, out: &mut impl Write) -> anyhow::Result<()> {
+    let look = look(config).await?;
+    let snapshot = look.gpus.map_err(|absence| {
+        anyhow!("{}\n`windlass-agent doctor` says what else is missing, and what to do", absence.message)
+    })?;
+    let problem = look.owners.err();
+    if as_json {
+        let node = json::node(&config.node_name, &snapshot, problem.as_deref());
+        writeln!(out, "{}", serde_json::to_string_pretty(&node)?)?;
+        return Ok(());
+    }
+    if let Some(problem) = &problem {
+        writeln!(out, "Who holds what is not known: {problem}\n")?;
+    }
+    out.write_all(table(&config.node_name, &snapshot, problem.is_none()).as_bytes())?;
     Ok(())
 }
 
-async fn read(gpus: &GpuThread, clock: &Clock) -> anyhow::Result<Reading> {
-    let answer = gpus.ask(clock.now()).ok_or_else(|| anyhow!("the NVML thread is busy"))?;
-    let answer = tokio::time::timeout(limits::READING, answer).await;
-    let answer = answer
-        .map_err(|_| anyhow!("NVML did not answer within {:?}; look at dmesg for Xid errors", limits::READING))?;
-    answer.context("the NVML thread ended")?.reading.map_err(|absence| anyhow!(absence.message))
-}
-
-async fn holders(config: &Config, out: &mut impl Write) -> anyhow::Result<Arc<Holders>> {
-    let Some(socket) = &config.kubelet_socket else { return Ok(Arc::default()) };
-    let mut kubelet = Kubelet::new(socket).with_context(|| format!("--kubelet-socket {}", socket.display()))?;
-    match kubelet.holders().await {
-        Ok(mut holders) => {
-            if let Some(checkpoint) = &config.kubelet_checkpoint {
-                holders.names = poll::names(checkpoint, &holders);
-            }
-            Ok(Arc::new(holders))
-        }
-        Err(reason) => {
-            writeln!(out, "No owners: the kubelet at {} does not answer ({reason}).\n", socket.display())?;
-            Ok(Arc::default())
-        }
-    }
-}
-
 /// The table: a line per GPU, its owners beneath it.
-fn table(node: &str, snapshot: &Snapshot) -> String {
+fn table(node: &str, snapshot: &Snapshot, owners_known: bool) -> String {
     let driver = snapshot.driver_version.as_deref().unwrap_or("unknown");
     let count = snapshot.gpus.len();
     let mut rows = vec![["GPU", "UTIL", "MEMORY", "POWER", "TEMP", "WHO"].map(str::to_owned)];
     for (position, gpu) in snapshot.gpus.iter().enumerate() {
-        rows.push(gpu_row(gpu));
+        rows.push(gpu_row(gpu, owners_known));
         let shares = snapshot.shares.iter().filter(|share| share.gpu == position);
         rows.extend(shares.map(|share| share_row(gpu, share)));
         let rest = gpu.unattributed_utilization.unwrap_or(0.0) > 0.0 || gpu.unattributed_memory.unwrap_or(0) > 0;
@@ -88,7 +55,7 @@ fn table(node: &str, snapshot: &Snapshot) -> String {
     format!("Node {node}, driver {driver}, {count} GPU{plural}\n\n{}", aligned(&rows))
 }
 
-fn gpu_row(gpu: &GpuUse) -> [String; 6] {
+fn gpu_row(gpu: &GpuUse, owners_known: bool) -> [String; 6] {
     let read = &gpu.gpu;
     let name = format!("{} {}", read.identity.index, read.identity.model.as_deref().unwrap_or(&read.identity.uuid));
     if !read.up {
@@ -102,7 +69,8 @@ fn gpu_row(gpu: &GpuUse) -> [String; 6] {
     };
     let who = match (&read.mig, gpu.holders) {
         (Some(instances), _) => format!("MIG, {} instances", instances.len()),
-        (None, 0) => "free".into(),
+        (None, 0) if owners_known => "free".into(),
+        (None, 0) => dash(),
         (None, 1) => String::new(),
         (None, holders) => format!("shared by {holders}"),
     };

@@ -109,17 +109,21 @@ impl Sampler {
 
     /// Ticks until cancelled.
     pub async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
-        let mut interval = tokio::time::interval(self.config.sample_interval);
-        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                _ = interval.tick() => self.tick().await?,
+            let period = self.config.sample_interval;
+            let mut interval = tokio::time::interval(period);
+            interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            while self.config.sample_interval == period {
+                tokio::select! {
+                    () = stop.cancelled() => return Ok(()),
+                    _ = interval.tick() => self.tick().await?,
+                }
             }
         }
     }
 
     async fn tick(&mut self) -> anyhow::Result<()> {
+        self.config = self.live.config();
         let start = self.clock.now();
         let reading = self.reading(start).await;
         let (now, unix) = (self.clock.now(), self.clock.unix());

@@ -5,6 +5,8 @@
 mod agent {
     /// Everything that the driver tells, against the fake's truth.
     mod depth;
+    /// `doctor` and `--once`.
+    mod doctor;
     /// What people ask of a GPU exporter, one test each.
     mod features;
     /// Uids, labels, claims, ids of all forms.

@@ -138,10 +138,10 @@ impl std::fmt::Debug for Secret {
 
 /// Reads a web configuration. `folder` is where relative paths in it start. An error is one line: where, what, what to try.
 pub fn parse(text: &str, folder: &Path) -> Result<WebConfig, String> {
-    let mut config = if super::blank(text) {
+    let mut config = if super::file::blank(text) {
         WebConfig::default()
     } else {
-        serde_saphyr::from_str::<WebConfig>(text).map_err(|error| super::said(&error))?
+        serde_saphyr::from_str::<WebConfig>(text).map_err(|error| super::file::said(&error))?
     };
     if let Some(tls) = &mut config.tls_server_config {
         for path in [&mut tls.cert_file, &mut tls.key_file, &mut tls.client_ca_file] {

@@ -1,8 +1,11 @@
 //! The table as a person sees it.
 
+use std::sync::Arc;
+
 use super::*;
-use crate::gpu::{Gpu, Identity, Memory};
-use crate::pods::{Assignment, Owner};
+use crate::attribution::attribute;
+use crate::gpu::{Gpu, Identity, Memory, Reading};
+use crate::pods::{Assignment, Holders, Owner};
 
 #[test]
 fn a_table_for_people() {
@@ -37,5 +40,11 @@ GPU          UTIL            MEMORY      POWER   TEMP  WHO
              42 %             0 MiB                      (nobody)
 2 NVIDIA T4     -                 -          -      -  LOST: reset it or reboot the node
 ";
-    assert_eq!(table("node-1", &snapshot), expect);
+    assert_eq!(table("node-1", &snapshot, true), expect);
+    assert!(!table("node-1", &snapshot, false).contains("free"), "unknown is not free");
+    let json = serde_json::to_value(json::node("node-1", &snapshot, Some("no kubelet"))).unwrap();
+    assert_eq!((&json["driver_version"], &json["owners_problem"]), (&"580.95.05".into(), &"no kubelet".into()));
+    assert_eq!(json["gpus"][0]["containers"][0]["pod"], "train-0");
+    assert_eq!((&json["gpus"][0]["up"], &json["gpus"][2]["up"]), (&true.into(), &false.into()));
+    assert_eq!(json["gpus"][2]["utilization"], serde_json::Value::Null, "not measured");
 }

@@ -237,3 +237,33 @@ fn feature_50_another_choice_of_families_is_taken_over_and_no_scrape_is_empty() 
             && page.value("DCGM_FI_DEV_GPU_TEMP", &[]).is_some()
     });
 }
+
+#[test]
+fn a_settings_file_is_taken_over_while_every_page_stays_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("agent.yaml");
+    std::fs::write(&file, "node-name: first\nsample-interval: 200ms\n").unwrap();
+    let mut node = Node::configured(
+        &Profile::idle(ModelName::T4, 1),
+        vec![holder("a", 0)],
+        |_| (),
+        |config, _| {
+            config.node_name = "first".to_owned();
+            config.line = ["windlass-agent".into(), "--config".into(), file.clone().into()].into();
+            config.file = Some(file.clone());
+        },
+    );
+    node.until("the first name", |page| page.select("gpu_device_up", &[("node", "first")]).len() == 1);
+    std::fs::write(&file, "node-name: second\nsample-interval: 100ms\ndcgm-names: off\nlisten: 127.0.0.1:1\n").unwrap();
+    node.until("the second name, and no DCGM names", |page| {
+        assert!(page.value("gpu_device_up", &[]).is_some(), "every page is whole");
+        page.select("gpu_device_up", &[("node", "second")]).len() == 1
+            && page.series.iter().all(|series| !series.name.starts_with("DCGM_"))
+    });
+    std::fs::write(&file, "node-name: third\nsample-interval: 1 fortnight\n").unwrap();
+    let ok = [("file", "config")];
+    let page = node.until("a mistake that shows", |page| {
+        page.value("windlass_agent_config_last_reload_successful", &ok) == Some(0.0)
+    });
+    assert_eq!(page.select("gpu_device_up", &[("node", "second")]).len(), 1, "what was read before stands");
+}

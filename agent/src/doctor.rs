@@ -1,0 +1,205 @@
+//! `windlass-agent doctor`: looks at everything the agent needs, changes nothing, and says of each thing whether it is well, and if not what to do.
+//! It is run where the agent runs: on the node, or with `kubectl exec` in its pod.
+
+mod node;
+mod report;
+
+pub use self::report::{Finding, Grade, Report};
+
+use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use crate::attribution::Snapshot;
+use crate::config::Config;
+use crate::families::choice::Choice;
+use crate::gpu::CallLog;
+use crate::http::web::Web;
+use crate::look::{Look, look};
+use crate::notices;
+
+/// How long another program on our port may take to say who it is.
+const INTRODUCTION: Duration = Duration::from_secs(1);
+
+/// Looks at everything. Fails only when no thread can be started.
+pub async fn examine(config: &Config) -> std::io::Result<Report> {
+    let mut findings = vec![node::agent(config)];
+    findings.extend(settings(config));
+    let look = look(config).await?;
+    findings.extend(gpus(config, &look));
+    findings.extend(node::examine(config, &look));
+    findings.push(cloud(config).await);
+    findings.push(port(config.listen));
+    Ok(Report { findings })
+}
+
+/// The files that the flags name.
+fn settings(config: &Config) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if let Some(file) = &config.web_config_file {
+        findings.push(match Web::read(Some(file)) {
+            Ok(_) => Finding::ok("web config", file.display().to_string()),
+            Err(error) => {
+                Finding::mend("web config", format!("{}: {error}", file.display()), "the agent does not start with it")
+            }
+        });
+    }
+    if let Some(file) = &config.collectors {
+        findings.push(match std::fs::read_to_string(file) {
+            Err(error) => {
+                Finding::mend("counters", format!("{}: {error}", file.display()), "the agent does not start without it")
+            }
+            Ok(text) => counters(&Choice::parse(&text), &file.display().to_string()),
+        });
+    }
+    findings
+}
+
+fn counters((choice, complaints): &(Choice, crate::families::choice::Complaints), file: &str) -> Finding {
+    let what = format!("{file}: {} families", choice.shown.len());
+    let unknown = complaints.unknown.iter().map(|field| format!("{field} is not read by the agent"));
+    let wrong: Vec<_> = complaints.rows.iter().cloned().chain(unknown).collect();
+    if wrong.is_empty() {
+        return Finding::ok("counters", what);
+    }
+    Finding::note("counters", format!("{what}\n{}", wrong.join("\n")), "these rows are left out")
+}
+
+fn gpus(config: &Config, look: &Look) -> Vec<Finding> {
+    match &look.gpus {
+        Err(absence) => {
+            let tried = config.nvml_library.as_ref().map_or("all the usual places were searched".to_owned(), |file| {
+                format!("only {} was tried, as --nvml-library says", file.display())
+            });
+            // The message has a remedy of its own, shorter than ours.
+            let message = absence.message.rsplit_once("; ").map_or(&*absence.message, |(message, _)| message);
+            let what = format!("{message}\n{tried}");
+            vec![Finding::mend("NVML", what, remedy(absence.cause))]
+        }
+        Ok(snapshot) => {
+            let library = look.library.as_ref().map(|file| format!(", {}", file.display())).unwrap_or_default();
+            let driver = snapshot.driver_version.as_deref().unwrap_or("of an unknown version");
+            let mut findings = vec![Finding::ok("NVML", format!("driver {driver}{library}"))];
+            findings.extend(devices(snapshot));
+            findings.extend(refusals(&look.calls));
+            findings
+        }
+    }
+}
+
+/// What an operator does where NVML does not open, beyond what its message says.
+fn remedy(cause: &str) -> &'static str {
+    match cause {
+        "library_not_found" => {
+            "in a pod: runtimeClassName: nvidia with NVIDIA_VISIBLE_DEVICES=all and NVIDIA_DRIVER_CAPABILITIES=utility, or mount the host's library and name it with --nvml-library; on a machine: install the driver"
+        }
+        "driver_not_loaded" => {
+            "load the driver (`modprobe nvidia`, or wait for the GPU operator's driver pod); the agent takes it up by itself"
+        }
+        "lib_rm_version_mismatch" => "the driver was upgraded under the library: restart the pod, or reboot the node",
+        "no_permission" | "operating_system" => {
+            "the container has no access to /dev/nvidia*: give it the devices by the NVIDIA runtime, or restart it after `systemctl daemon-reload`"
+        }
+        _ => "look at `dmesg` and `nvidia-smi` on the node",
+    }
+}
+
+fn devices(snapshot: &Snapshot) -> Vec<Finding> {
+    if snapshot.gpus.is_empty() {
+        return vec![Finding::mend(
+            "GPUs",
+            "the driver lists none",
+            "is a GPU in the machine (`lspci | grep -i nvidia`), and is it visible to the container (NVIDIA_VISIBLE_DEVICES=all)?",
+        )];
+    }
+    let one = |position: usize, gpu: &crate::attribution::GpuUse| {
+        let identity = &gpu.gpu.identity;
+        let about = format!("GPU {}", identity.index);
+        let name = identity.model.as_deref().unwrap_or("unknown model");
+        if !gpu.gpu.up {
+            let remedy = "reset it (`nvidia-smi --gpu-reset`) or reboot the node; the other GPUs are shown meanwhile";
+            return Finding::mend(&about, format!("{name}, {}: lost", identity.uuid), remedy);
+        }
+        let mig = gpu.gpu.mig.as_ref().map(|instances| format!(", MIG with {} instances", instances.len()));
+        let held = snapshot.shares.iter().filter(|share| share.gpu == position && share.held).count();
+        let held = if held > 0 { format!(", held by {held}") } else { String::new() };
+        Finding::ok(&about, format!("{name}, {}{}{held}", identity.uuid, mig.unwrap_or_default()))
+    };
+    snapshot.gpus.iter().enumerate().map(|(position, gpu)| one(position, gpu)).collect()
+}
+
+/// Calls that some GPU does not answer: its series are missing, and this says why.
+fn refusals(calls: &CallLog) -> Option<Finding> {
+    let mut by_cause: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (call, cause) in calls.failed.keys() {
+        by_cause.entry(cause).or_default().push(call);
+    }
+    let words: Vec<_> = by_cause.iter().map(|(cause, calls)| format!("{cause}: {}", calls.join(", "))).collect();
+    let denied = calls.failed.keys().any(|(_, cause)| *cause == "no_permission");
+    let remedy = if denied {
+        "for those without permission: with MIG, give the pod NVIDIA_MIG_MONITOR_DEVICES=all and the mig-monitor capability, or run it privileged"
+    } else {
+        "what a GPU does not support has no series; nothing to do"
+    };
+    (!words.is_empty()).then(|| Finding::note("NVML calls", words.join("\n"), remedy))
+}
+
+async fn cloud(config: &Config) -> Finding {
+    let Some(authority) = &config.metadata else {
+        return Finding::ok("cloud", "not asked: --metadata-endpoint is empty");
+    };
+    match notices::cloud(authority).await {
+        Some(cloud) => {
+            Finding::ok("cloud", format!("{}: notices of interruption and maintenance are read", cloud.word()))
+        }
+        None => Finding::note(
+            "cloud",
+            "no metadata service answers: off-cloud, or out of reach",
+            "on EC2, allow IMDSv2 a hop more (`--http-put-response-hop-limit 2`) or give the pod hostNetwork; elsewhere nothing to do",
+        ),
+    }
+}
+
+/// Whether the agent can listen, or does so already.
+fn port(address: SocketAddr) -> Finding {
+    let what = |rest: &str| format!("{address}: {rest}");
+    match TcpListener::bind(address) {
+        Ok(_) => Finding::ok("port", what("free")),
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => match who_answers(address) {
+            Some(true) => Finding::ok("port", what("an agent answers there")),
+            Some(false) => Finding::mend(
+                "port",
+                what("another program answers there"),
+                "dcgm-exporter has the same port: remove it from the node, or give the agent another with --listen",
+            ),
+            None => Finding::note(
+                "port",
+                what("in use, and does not speak plain HTTP"),
+                "well if it is an agent with TLS; else give another --listen",
+            ),
+        },
+        Err(error) => Finding::mend("port", what(&error.to_string()), "give another address with --listen"),
+    }
+}
+
+/// Whether it is an agent; `None` when it does not answer.
+fn who_answers(address: SocketAddr) -> Option<bool> {
+    let mut address = address;
+    if address.ip().is_unspecified() {
+        let ip = if address.is_ipv4() { "127.0.0.1".parse() } else { "::1".parse() };
+        address.set_ip(ip.ok()?);
+    }
+    let mut stream = TcpStream::connect_timeout(&address, INTRODUCTION).ok()?;
+    stream.set_read_timeout(Some(INTRODUCTION)).ok()?;
+    stream.set_write_timeout(Some(INTRODUCTION)).ok()?;
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = Vec::new();
+    // What came before the time was up is enough.
+    let _cut = stream.take(4096).read_to_end(&mut answer);
+    let answer = String::from_utf8_lossy(&answer);
+    answer.starts_with("HTTP/").then(|| answer.contains("windlass-agent"))
+}
+
+#[cfg(test)]
+mod tests;
