@@ -1,13 +1,13 @@
-//! From a snapshot to the text of `/metrics`: pure, through the `prometheus` crate's model and encoder, so that gone pods leave nothing behind.
-//! Label sets are made once per page and lent to one family after the other.
+//! From a snapshot to the text of `/metrics`: pure, and made anew each time, so that gone pods leave nothing behind.
+//! Label sets are written once per page and repeated by one family after the other.
 
 pub mod forms;
 
 mod labels;
 
-use self::labels::{add, by, dcgm_labels, gpu_labels, instances, labelled, share_labels};
-use prometheus::proto::{Counter, Gauge, Metric, MetricFamily, MetricType};
-use prometheus::{Encoder as _, TextEncoder};
+use std::io::Write as _;
+
+use self::labels::{Labels, by, dcgm_labels, gpu_labels, instances, share_labels};
 
 use crate::attribution::Snapshot;
 use crate::attribution::totals::Totals;
@@ -46,9 +46,6 @@ pub struct Page {
     pub dropped: Dropped,
 }
 
-/// Longest value of a label, in bytes. Names in Kubernetes have at most 253; anything longer is a mistake or an attack on the reader's memory.
-const LABEL_MAX: usize = 512;
-
 /// Series that are not on a page, by cause.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Dropped {
@@ -67,73 +64,78 @@ impl Dropped {
 }
 
 /// Renders. `room` is how large the last page was: it spares growing the buffer.
-pub fn render(sources: &Sources<'_>, room: usize) -> prometheus::Result<Page> {
-    let mut rows = Rows::new(sources);
+#[must_use]
+pub fn render(sources: &Sources<'_>, room: usize) -> Page {
+    let rows = Rows::new(sources);
     let mut page = Page { text: Vec::with_capacity(room + room / 8), ..Page::default() };
     let native = families::native().map(|family| (family, family.name, family.kind, family.help));
     let dcgm = sources.choice.shown.iter().map(|shown| (shown.family, &*shown.name, shown.kind, &*shown.help));
     for (family, name, kind, help) in native.chain(dcgm) {
-        let mut lent = Lent::default();
-        rows.lend(family, kind, sources.own, &mut lent);
-        page.dropped.long_label += lent.long_label;
-        let free = sources.series_max.saturating_sub(page.series);
-        if lent.metrics.len() > free {
-            let over = lent.metrics.split_off(free);
-            page.dropped.max_series += over.len() as u64;
-            // The agent's own families come first and hold no slots, so that places are cut where metrics are.
-            let places = lent.places.split_off(free.min(lent.places.len()));
-            rows.take_back(over, places);
-        }
-        if lent.metrics.is_empty() {
-            continue;
-        }
-        page.series += lent.metrics.len();
-        let mut encoded = MetricFamily::default();
-        encoded.set_name(name.to_owned());
-        encoded.set_help(help.to_owned());
-        encoded.set_field_type(match kind {
-            Kind::Counter => MetricType::COUNTER,
-            Kind::Gauge => MetricType::GAUGE,
-        });
-        encoded.set_metric(lent.metrics);
-        TextEncoder::new().encode(std::slice::from_ref(&encoded), &mut page.text)?;
-        rows.take_back(encoded.take_metric(), lent.places);
+        let mut block = Block { page: &mut page, series_max: sources.series_max, name, kind, help, begun: false };
+        rows.write(family, sources.own, &mut block);
     }
-    Ok(page)
+    page
 }
 
-/// A set of labels that waits for the next family; `None` while it is lent.
-type Slot = Option<Metric>;
-
-/// The metrics of one family, and from which slots they came.
-#[derive(Default)]
-struct Lent {
-    metrics: Vec<Metric>,
-    places: Vec<(Scope, usize)>,
-    long_label: u64,
+/// One family on its way to the page. What is said about it is written with its first series.
+struct Block<'a> {
+    page: &'a mut Page,
+    series_max: usize,
+    name: &'a str,
+    kind: Kind,
+    help: &'a str,
+    begun: bool,
 }
 
-impl Lent {
-    /// Takes metrics that have no slot to return to.
-    fn gather(&mut self, metrics: impl Iterator<Item = Metric>) {
-        for metric in metrics {
-            if fits(&metric) {
-                self.metrics.push(metric);
-            } else {
-                self.long_label += 1;
+impl Block<'_> {
+    /// A series, unless the page is full or a label is too long.
+    fn series(&mut self, labels: &Labels, value: f64) {
+        if !labels.fit {
+            self.page.dropped.long_label += 1;
+            return;
+        }
+        if self.page.series >= self.series_max {
+            self.page.dropped.max_series += 1;
+            return;
+        }
+        self.page.series += 1;
+        if !std::mem::replace(&mut self.begun, true) {
+            self.head();
+        }
+        let text = &mut self.page.text;
+        text.extend_from_slice(self.name.as_bytes());
+        labels.write(text);
+        text.push(b' ');
+        // Writing to memory does not fail. Most values are whole, and those are written several times faster.
+        let whole = value as i64;
+        let _written = if whole as f64 == value && (whole != 0 || value.is_sign_positive()) && whole.abs() < 1 << 53 {
+            writeln!(text, "{whole}")
+        } else {
+            writeln!(text, "{value}")
+        };
+    }
+
+    fn head(&mut self) {
+        let (text, name, kind) = (&mut self.page.text, self.name, self.kind.word());
+        let help = self.help.replace('\\', "\\\\").replace('\n', "\\n");
+        let _written = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+    }
+
+    /// A series for each value that there is; label sets and values in the same order.
+    fn each<'l>(&mut self, labels: impl IntoIterator<Item = &'l Labels>, values: impl Iterator<Item = Option<f64>>) {
+        for (labels, value) in labels.into_iter().zip(values) {
+            if let Some(value) = value {
+                self.series(labels, value);
             }
         }
     }
-}
 
-/// Which list of slots.
-#[derive(Clone, Copy)]
-enum Scope {
-    Gpu,
-    Share,
-    DcgmGpu,
-    DcgmShare,
-    DcgmRest,
+    /// Series with labels of their own.
+    fn samples(&mut self, samples: impl IntoIterator<Item = Sample>) {
+        for (pairs, value) in samples {
+            self.series(&Labels::new(pairs.into_iter()), value);
+        }
+    }
 }
 
 /// All rows with their label sets.
@@ -141,7 +143,11 @@ struct Rows<'a> {
     node: &'a str,
     gpus: Vec<GpuRow<'a>>,
     shares: Vec<ShareRow<'a>>,
-    slots: [Vec<Slot>; 5],
+    gpu: Vec<Labels>,
+    share: Vec<Labels>,
+    dcgm_gpu: Vec<Labels>,
+    dcgm_share: Vec<Labels>,
+    dcgm_rest: Vec<Labels>,
 }
 
 impl<'a> Rows<'a> {
@@ -161,99 +167,49 @@ impl<'a> Rows<'a> {
                 Some(ShareRow { share, gpu, instance, total: totals.of(snapshot, share) })
             })
             .collect();
-        let slots = [
-            gpus.iter().map(|row| Some(gpu_labels(row, sources.node))).collect(),
-            shares.iter().map(|row| Some(share_labels(row, sources))).collect(),
-            gpus.iter().enumerate().map(|(at, row)| Some(dcgm_labels(row, holder(&shares, at), sources))).collect(),
-            shares.iter().map(|row| Some(dcgm_labels(row, Some(row), sources))).collect(),
-            gpus.iter().map(|row| Some(dcgm_labels(row, None, sources))).collect(),
-        ];
-        Self { node: sources.node, gpus, shares, slots }
+        Self {
+            node: sources.node,
+            gpu: gpus.iter().map(|row| gpu_labels(row, sources.node)).collect(),
+            share: shares.iter().map(|row| share_labels(row, sources)).collect(),
+            dcgm_gpu: gpus.iter().enumerate().map(|(at, row)| dcgm_labels(row, holder(&shares, at), sources)).collect(),
+            dcgm_share: shares.iter().map(|row| dcgm_labels(row, Some(row), sources)).collect(),
+            dcgm_rest: gpus.iter().map(|row| dcgm_labels(row, None, sources)).collect(),
+            gpus,
+            shares,
+        }
     }
 
-    /// Fills in a family's values and lends the label sets for which there is one.
-    fn lend(&mut self, family: &Family, kind: Kind, own: &Own<'_>, lent: &mut Lent) {
-        let Self { node, gpus, shares, slots } = self;
-        let [gpu, share, dcgm_gpu, dcgm_share, dcgm_rest] = slots;
-        let node = *node;
-        let metric = |(pairs, value): Sample| {
-            let mut metric = labelled(pairs.into_iter());
-            set(&mut metric, kind, value);
-            metric
-        };
+    /// Writes a family's series.
+    fn write(&self, family: &Family, own: &Own<'_>, block: &mut Block<'_>) {
+        let Self { node, gpus, shares, .. } = self;
         match family.get {
-            Get::Gpu(get) => fill(lent, Scope::Gpu, kind, gpu, gpus.iter().map(get)),
-            Get::GpuBy { label, get } => {
-                lent.gather(gpus.iter().flat_map(|row| by(row, label, get, node)).map(metric));
-            }
+            Get::Gpu(get) => block.each(&self.gpu, gpus.iter().map(get)),
+            Get::GpuBy { label, get } => block.samples(gpus.iter().flat_map(|row| by(row, label, get, node))),
             Get::Instance(get) => {
-                lent.gather(gpus.iter().flat_map(|row| instances(row, |instance, _| get(instance), node)).map(metric));
+                block.samples(gpus.iter().flat_map(|row| instances(row, |instance, _| get(instance), node)));
             }
             Get::InstanceRest(get) => {
-                lent.gather(gpus.iter().flat_map(|row| instances(row, |_, rest| get(rest), node)).map(metric));
+                block.samples(gpus.iter().flat_map(|row| instances(row, |_, rest| get(rest), node)));
             }
-            Get::Container(get) => fill(lent, Scope::Share, kind, share, shares.iter().map(get)),
+            Get::Container(get) => block.each(&self.share, shares.iter().map(get)),
             Get::Dcgm { gpu, instance } => {
-                fill(lent, Scope::DcgmGpu, kind, dcgm_gpu, gpus.iter().map(gpu));
-                fill(lent, Scope::DcgmShare, kind, dcgm_share, shares.iter().map(|row| instance(row.instance?)));
+                block.each(&self.dcgm_gpu, gpus.iter().map(gpu));
+                block.each(&self.dcgm_share, shares.iter().map(|row| instance(row.instance?)));
             }
             Get::DcgmShared { share, rest } => {
                 // An exclusive GPU has one series, its holder's; the rest appears only where there is a rest.
                 let shown = |row: &GpuRow<'_>| rest(row).filter(|value| row.gpu.holders != 1 || *value > 0.0);
-                fill(lent, Scope::DcgmShare, kind, dcgm_share, shares.iter().map(share));
-                fill(lent, Scope::DcgmRest, kind, dcgm_rest, gpus.iter().map(shown));
+                block.each(&self.dcgm_share, shares.iter().map(share));
+                block.each(&self.dcgm_rest, gpus.iter().map(shown));
             }
             Get::DcgmBy(get) => {
-                let with = |(row, slot): (&GpuRow<'_>, &Slot)| {
-                    let ((pairs, value), mut metric) = (get(row)?, slot.clone()?);
-                    add(&mut metric, pairs.into_iter());
-                    set(&mut metric, kind, value);
-                    Some(metric)
-                };
-                lent.gather(gpus.iter().zip(dcgm_gpu.iter()).filter_map(with));
+                for (row, labels) in gpus.iter().zip(&self.dcgm_gpu) {
+                    if let Some((pairs, value)) = get(row) {
+                        block.series(&labels.clone().with(pairs.into_iter()), value);
+                    }
+                }
             }
-            Get::Own(get) => lent.gather(get(own).into_iter().map(metric)),
-        }
-    }
-
-    fn take_back(&mut self, metrics: Vec<Metric>, places: Vec<(Scope, usize)>) {
-        for (metric, (scope, at)) in metrics.into_iter().zip(places) {
-            if let Some(slot) = self.slots.get_mut(scope as usize).and_then(|slots| slots.get_mut(at)) {
-                *slot = Some(metric);
-            }
-        }
-    }
-}
-
-fn fill(lent: &mut Lent, scope: Scope, kind: Kind, slots: &mut [Slot], values: impl Iterator<Item = Option<f64>>) {
-    for (at, (slot, value)) in slots.iter_mut().zip(values).enumerate() {
-        let Some(value) = value else { continue };
-        let Some(mut metric) = slot.take_if(|metric| fits(metric)) else {
-            lent.long_label += 1;
-            continue;
-        };
-        set(&mut metric, kind, value);
-        lent.metrics.push(metric);
-        lent.places.push((scope, at));
-    }
-}
-
-/// Whether every label's value has a length that a reader should be asked to keep.
-fn fits(metric: &Metric) -> bool {
-    metric.get_label().iter().all(|pair| pair.value().len() <= LABEL_MAX)
-}
-
-fn set(metric: &mut Metric, kind: Kind, value: f64) {
-    match kind {
-        Kind::Counter => {
-            let mut counter = Counter::default();
-            counter.set_value(value);
-            metric.set_counter(counter);
-        }
-        Kind::Gauge => {
-            let mut gauge = Gauge::default();
-            gauge.set_value(value);
-            metric.set_gauge(gauge);
+            Get::Own(get) => block.samples(get(own)),
         }
     }
 }

@@ -217,7 +217,7 @@ impl Sampler {
             own: &own,
             series_max: self.config.max_series,
         };
-        let Page { text, series, dropped } = exposition::render(&sources, self.state.page.0)?;
+        let Page { text, series, dropped } = exposition::render(&sources, self.state.page.0);
         let usage = Usage {
             node: self.config.node_name.as_str().into(),
             time: unix,

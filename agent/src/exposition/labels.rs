@@ -2,16 +2,57 @@
 
 use std::borrow::Cow;
 
-use prometheus::proto::{LabelPair, Metric};
-
 use super::Sources;
 use crate::attribution::InstanceUse;
 use crate::families::{By, GpuRow, Sample, ShareRow};
 use crate::gpu::{Gpu, Identity, MigInstance};
 use crate::pods::Owner;
 
-pub(super) fn gpu_labels(row: &GpuRow<'_>, node: &str) -> Metric {
-    labelled(gpu_pairs(row, node).into_iter())
+/// Longest value of a label, in bytes. Names in Kubernetes have at most 253; anything longer is a mistake or an attack on the reader's memory.
+const LABEL_MAX: usize = 512;
+
+/// Labels as they stand on the page.
+#[derive(Debug, Clone)]
+pub(super) struct Labels {
+    /// From the opening brace to the last value, without the closing brace; empty without labels.
+    text: String,
+    /// Whether every value has a length that a reader should be asked to keep.
+    pub(super) fit: bool,
+}
+
+impl Labels {
+    pub(super) fn new<'a>(pairs: impl Iterator<Item = (&'a str, String)>) -> Self {
+        Self { text: String::new(), fit: true }.with(pairs)
+    }
+
+    /// Further labels.
+    pub(super) fn with<'a>(mut self, pairs: impl Iterator<Item = (&'a str, String)>) -> Self {
+        for (name, value) in pairs {
+            self.fit &= value.len() <= LABEL_MAX;
+            self.text.push(if self.text.is_empty() { '{' } else { ',' });
+            self.text.push_str(name);
+            self.text.push_str("=\"");
+            if value.contains(['\\', '"', '\n']) {
+                self.text.push_str(&value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"));
+            } else {
+                self.text.push_str(&value);
+            }
+            self.text.push('"');
+        }
+        self
+    }
+
+    /// Writes them behind a name.
+    pub(super) fn write(&self, page: &mut Vec<u8>) {
+        page.extend_from_slice(self.text.as_bytes());
+        if !self.text.is_empty() {
+            page.push(b'}');
+        }
+    }
+}
+
+pub(super) fn gpu_labels(row: &GpuRow<'_>, node: &str) -> Labels {
+    Labels::new(gpu_pairs(row, node).into_iter())
 }
 
 fn gpu_pairs(row: &GpuRow<'_>, node: &str) -> [(&'static str, String); 4] {
@@ -54,7 +95,7 @@ pub(super) fn instances(
     mig.iter().flatten().zip(&row.gpu.instances).filter_map(sample).collect()
 }
 
-pub(super) fn share_labels(row: &ShareRow<'_>, sources: &Sources<'_>) -> Metric {
+pub(super) fn share_labels(row: &ShareRow<'_>, sources: &Sources<'_>) -> Labels {
     let identity = &row.gpu.gpu.identity;
     let owner = &row.share.owner;
     let pairs: [(&str, String); 7] = [
@@ -66,7 +107,7 @@ pub(super) fn share_labels(row: &ShareRow<'_>, sources: &Sources<'_>) -> Metric 
         ("mig_profile", row.instance.map_or("", |instance| &*instance.profile).to_owned()),
         ("node", sources.node.to_owned()),
     ];
-    labelled(pairs.into_iter().chain(identity_pairs(owner, sources)))
+    Labels::new(pairs.into_iter().chain(identity_pairs(owner, sources)))
 }
 
 /// The labels of a pod's identity.
@@ -92,7 +133,7 @@ impl OfGpu for ShareRow<'_> {
     }
 }
 
-pub(super) fn dcgm_labels(of: &impl OfGpu, share: Option<&ShareRow<'_>>, sources: &Sources<'_>) -> Metric {
+pub(super) fn dcgm_labels(of: &impl OfGpu, share: Option<&ShareRow<'_>>, sources: &Sources<'_>) -> Labels {
     let identity = of.identity();
     let owner = share.map(|row| &row.share.owner);
     let name = |field: fn(&Owner) -> &str| owner.map_or("", |owner| field(owner)).to_owned();
@@ -122,24 +163,5 @@ pub(super) fn dcgm_labels(of: &impl OfGpu, share: Option<&ShareRow<'_>>, sources
             pairs.push((name, value));
         }
     }
-    labelled(pairs.into_iter())
-}
-
-pub(super) fn labelled<'a>(pairs: impl Iterator<Item = (&'a str, String)>) -> Metric {
-    let mut metric = Metric::default();
-    add(&mut metric, pairs);
-    metric
-}
-
-/// Further labels.
-pub(super) fn add<'a>(metric: &mut Metric, pairs: impl Iterator<Item = (&'a str, String)>) {
-    let pair = |(name, value): (&str, String)| {
-        let mut pair = LabelPair::default();
-        pair.set_name(name.to_owned());
-        pair.set_value(value);
-        pair
-    };
-    let mut labels = metric.take_label();
-    labels.extend(pairs.map(pair));
-    metric.set_label(labels);
+    Labels::new(pairs.into_iter())
 }

@@ -21,7 +21,7 @@ pub(crate) struct Program {
 impl World {
     pub(crate) fn agent(&self) -> anyhow::Result<Program> {
         let address = free_address()?;
-        let mut command = Command::new(agent_binary("release", &[])?);
+        let mut command = Command::new(agent_binary("dist", &[])?);
         command.args(["--listen", &address.to_string(), "--sample-interval", "1s", "--node-name", "bench"]);
         command.args(["--kubelet-pods-socket", "", "--metadata-endpoint", ""]);
         command.arg("--nvml-library").arg(self.gpus.library());
@@ -44,7 +44,7 @@ pub(crate) fn free_address() -> anyhow::Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
-/// Builds the agent and says where it is.
+/// Builds the agent as it is shipped and says where it is.
 fn agent_binary(profile: &str, features: &[&str]) -> anyhow::Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").context("CARGO is not set: run this with `cargo bench`")?;
     run(Command::new(cargo).args(["build", "--quiet", "--profile", profile, "-p", "windlass-agent"]).args(features))?;
