@@ -25,12 +25,16 @@ mod agent {
     mod queries;
     /// Programs of others on the same NVML.
     mod readers;
+    /// The agent and nvidia-ml-py on one library.
+    mod second_opinion;
     /// TLS, users, files that change, formats: who gets what over which door.
     mod serving;
     /// Attribution against the truth.
     mod sharing;
     /// The program as it is shipped: its rights, its size, its manifests.
     mod shipped;
+    /// The driver at its worst.
+    mod survival;
     /// Lost GPUs, missing drivers, slow kubelets, huge answers.
     mod troubles;
 }

@@ -17,8 +17,8 @@ mod utilization;
 mod worker;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use nvml_wrapper::Nvml;
@@ -104,6 +104,18 @@ impl Memory {
     }
 }
 
+/// The library of a session that has ended. While a call hangs in it, it stays open, and opening it again would give the old one.
+#[derive(Debug, Clone, Default)]
+pub struct Library(Weak<Nvml>);
+
+impl Library {
+    /// Whether anyone still uses it.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.0.strong_count() > 0
+    }
+}
+
 /// One session: the GPUs in the driver's order.
 pub struct Session {
     nvml: Arc<Nvml>,
@@ -134,6 +146,12 @@ impl Session {
             look_up_due: Duration::ZERO,
             silent: 0,
         })
+    }
+
+    /// The library, to be asked after the session whether it is closed.
+    #[must_use]
+    pub fn library(&self) -> Library {
+        Library(Arc::downgrade(&self.nvml))
     }
 
     /// How many GPUs there are; as many as before while the driver does not say.

@@ -13,6 +13,8 @@ use super::{Absence, CallLog, Gpus, Reading, nvml};
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 /// Longest pause between two attempts: a driver that an operator installs is found within half a minute.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// So long a session that ended is waited for to close its library: a driver that was upgraded has a new one in the same place.
+const CLOSING_MAX: Duration = Duration::from_secs(10);
 
 /// What the thread answers.
 #[derive(Debug)]
@@ -64,9 +66,11 @@ fn serve(library: Option<PathBuf>, inbox: &Receiver<Request>) {
     let memory = nvml::Memory::default();
     let mut pause = PAUSE_MIN;
     let mut not_before = Duration::ZERO;
+    let mut closing = nvml::Library::default();
+    let mut patience = Duration::ZERO;
     let mut absence = Absence { cause: "starting", message: "NVML has not been opened yet".into() };
     while let Ok(request) = inbox.recv() {
-        if request.now < not_before {
+        if request.now < not_before || (closing.is_open() && request.now < patience) {
             answer(request, Err(absence.clone()), &memory);
             continue;
         }
@@ -78,8 +82,9 @@ fn serve(library: Option<PathBuf>, inbox: &Receiver<Request>) {
         match opened {
             Ok(mut session) => {
                 pause = PAUSE_MIN;
+                closing = session.library();
                 let Some((ended, at)) = attend(&mut session, request, (inbox, &memory)) else { return };
-                (absence, not_before) = (ended, at + PAUSE_MIN);
+                (absence, not_before, patience) = (ended, at + PAUSE_MIN, at + CLOSING_MAX);
             }
             Err(refused) => {
                 absence = refused;
