@@ -243,6 +243,8 @@ fn mig_utilization_and_memory_per_instance_are_normalised_to_the_instance() {
     let page = node.until("percent of the instance", |page| close(page, &[("large", 90.0), ("small", 50.0)]));
     let memory = |pod| page.value("gpu_memory_used_bytes", &[("pod", pod)]);
     assert_eq!((memory("large"), memory("small")), (Some(9_000.0 * MIB), Some(1_500.0 * MIB)));
+    let dcgm = page.select("DCGM_FI_DEV_GPU_UTIL", &[("pod", "large")])[0];
+    assert_eq!((dcgm.labels["GPU_I_ID"].as_str(), dcgm.labels["GPU_I_PROFILE"].as_str()), ("2", "3g.40gb"));
     // Two inside one instance: memory is told apart, time is not, and is nobody's.
     assert_eq!((used(&page, "first"), memory("first"), memory("second")), (None, Some(300.0 * MIB), Some(100.0 * MIB)));
     let shared = [("uuid", &*mig_uuid(0, 10, 0))];
