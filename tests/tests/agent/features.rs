@@ -315,3 +315,18 @@ fn claims_and_sharing_at_once_with_share_ids_and_dynamic_mig() {
     let held = page.select("container_gpu_allocated_seconds_total", &[("pod", "dynamic")]);
     assert_eq!(held[0].labels["uuid"], mig_uuid(2, 8, 0));
 }
+
+#[test]
+fn a_claimed_instance_that_idles_is_found_by_its_place() {
+    let mut profile = Profile::idle(ModelName::H100, 1);
+    let place = |gpu_instance, placement| Mig { placement: Some(placement), ..Mig::new("1g.10gb", gpu_instance) };
+    profile.gpu(0).mig = Some(vec![place(7, 4), place(8, 0)]);
+    let pods = vec![
+        claimant("ml", "first", "main", &["gpu-0-mig-1g10gb-19-0"], None),
+        claimant("ml", "second", "main", &["gpu-0-mig-1g10gb-19-4"], None),
+    ];
+    let mut node = Node::start(&profile, pods, |_| ());
+    let page = node.until("both idle in their instances", |page| close(page, &[("first", 0.0), ("second", 0.0)]));
+    let uuid = |pod| page.select("gpu_utilization", &[("pod", pod)])[0].labels["uuid"].clone();
+    assert_eq!((uuid("first"), uuid("second")), (mig_uuid(0, 8, 0), mig_uuid(0, 7, 0)));
+}
