@@ -93,6 +93,22 @@ async fn doctor_finds_a_sound_installation_sound_and_asks_for_each_permission() 
 }
 
 #[tokio::test]
+async fn doctor_and_the_policy_know_what_was_opted_into() {
+    let cloud = two_groups();
+    let url = cloud.queue("interruptions");
+    cloud.with(|account, _| account.denied.insert("sqs:DeleteMessage".to_owned()));
+    let opted = json!({"cloud": {"interruptionQueue": url, "suspendAzRebalance": true}});
+    let stage = Stage::prepared(cloud, &opted, &[]);
+    let policy = allowed(&stage);
+    for action in ["sqs:ReceiveMessage", "sqs:DeleteMessage", "autoscaling:SuspendProcesses"] {
+        assert!(policy.contains(&action.to_owned()), "{policy:?}");
+    }
+    let (code, text) = said(&stage.run(&["doctor"]));
+    assert!(code == Some(1) && text.contains("sqs:DeleteMessage is denied"), "{text}");
+    assert!(text.contains("sqs: ReceiveMessage"), "{text}");
+}
+
+#[tokio::test]
 async fn doctor_names_each_missing_permission_and_what_to_do() {
     let cloud = two_groups();
     cloud.with(|account, _| {

@@ -39,7 +39,19 @@ async fn load(config: &Config) -> anyhow::Result<Access> {
 #[must_use]
 pub fn holder(config: &Config) -> Holder {
     let cluster = config.cloud.cluster_name.clone().unwrap_or_else(|| Holder::placeholder().cluster);
-    Holder { cluster, suspend_az_rebalance: config.cloud.suspend_az_rebalance, queue: None }
+    let queue = config.cloud.interruption_queue.as_deref().map(queue_arn);
+    Holder { cluster, suspend_az_rebalance: config.cloud.suspend_az_rebalance, queue }
+}
+
+/// `https://sqs.us-east-1.amazonaws.com/123456789012/name` as an ARN; the placeholder for a URL of another form.
+fn queue_arn(url: &str) -> String {
+    let parts: Vec<_> = url.split('/').collect();
+    let region = |host: &str| host.strip_prefix("sqs.").and_then(|rest| rest.split('.').next()).map(ToOwned::to_owned);
+    match parts.as_slice() {
+        [_, _, host, account, name] => region(host).map(|region| format!("arn:aws:sqs:{region}:{account}:{name}")),
+        _ => None,
+    }
+    .unwrap_or_else(|| Holder::placeholder().queue.unwrap_or_default())
 }
 
 fn place(access: &Access, config: &Config) -> String {
@@ -106,5 +118,17 @@ fn clock(access: &Access) -> Finding {
             Finding::note(ABOUT, what, "set the clock (chrony, systemd-timesyncd); from five minutes on AWS refuses")
         }
         _ => Finding::ok(ABOUT, "within half a minute of AWS's"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queues_url_has_its_arn() {
+        let url = "https://sqs.eu-west-1.amazonaws.com/123456789012/interruptions";
+        assert_eq!(queue_arn(url), "arn:aws:sqs:eu-west-1:123456789012:interruptions");
+        assert_eq!(queue_arn("http://127.0.0.1:1/1/q"), "arn:aws:sqs:REGION:ACCOUNT_ID:QUEUE_NAME");
     }
 }

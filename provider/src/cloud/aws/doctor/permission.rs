@@ -33,13 +33,22 @@ struct Probe<'a> {
     cluster: Option<&'a str>,
     /// One of our groups, to try writes on.
     group: Option<String>,
+    /// The interruption queue's URL.
+    queue: Option<&'a str>,
 }
 
 pub(super) async fn examine(access: &Access, config: &Config, holder: &Holder) -> Vec<Finding> {
     let scaling = Client::new(&access.sdk);
     let group = super::tags::first_group(&scaling, config).await;
     let ec2 = Ec2::new(&access.sdk, &access.region);
-    let probe = Probe { access, scaling, ec2, cluster: config.cloud.cluster_name.as_deref(), group };
+    let probe = Probe {
+        access,
+        scaling,
+        ec2,
+        cluster: config.cloud.cluster_name.as_deref(),
+        group,
+        queue: config.cloud.interruption_queue.as_deref(),
+    };
     let (mut allowed, mut findings) = (Vec::new(), Vec::new());
     for call in CALLS.iter().filter(|call| holder.needs(call)) {
         match probe.ask(call).await {
@@ -110,6 +119,7 @@ impl Probe<'_> {
                     .map_err(|it| errors::failed(call.action, &it)),
             ),
             "DescribeNodegroup" => self.nodegroup().await,
+            "ReceiveMessage" | "DeleteMessage" => self.queue(call).await,
             "LaunchInstances" | "SetDesiredCapacity" | "SuspendProcesses" | "TerminateInstanceInAutoScalingGroup" => {
                 self.write(call).await
             }
@@ -135,6 +145,19 @@ impl Probe<'_> {
             _ => params,
         };
         told(self.ec2.call::<serde::de::IgnoredAny>(call.action, &params).await)
+    }
+
+    /// A message that is read here is there for the next reader at once; a receipt of nobody's deletes nothing.
+    async fn queue(&self, call: &Call) -> Told {
+        let Some(url) = self.queue else { return Told::Unclear("cloud.interruptionQueue is not set".to_owned()) };
+        let client = aws_sdk_sqs::Client::new(&self.access.sdk);
+        if call.action == "ReceiveMessage" {
+            let request = client.receive_message().queue_url(url).max_number_of_messages(1);
+            let answer = request.visibility_timeout(0).wait_time_seconds(0).send().await;
+            return told(answer.map_err(|error| errors::failed(call.action, &error)));
+        }
+        let answer = client.delete_message().queue_url(url).receipt_handle(NOBODY).send().await;
+        told(answer.map_err(|error| errors::failed(call.action, &error)))
     }
 
     async fn nodegroup(&self) -> Told {
