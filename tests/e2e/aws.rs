@@ -29,15 +29,15 @@ const NOTICE: Duration = Duration::from_secs(120);
 
 pub(crate) fn stories() -> Vec<Story> {
     vec![
-        story!(a_spot_machine_is_replaced_before_its_notice_is_over, on Aws),
+        story!(a_spot_machine_is_replaced_in_time, on Aws),
         story!(a_drought_of_spot_buys_on_demand, on Aws),
-        story!(a_zone_that_refuses_sends_the_machines_to_another, on Aws),
+        story!(a_refusing_zone_sends_machines_to_another, on Aws),
         story!(a_quota_asks_another_group, on Aws),
     ]
 }
 
 /// One zone has nothing: the machines come from the other one, by the same purchase, and nobody hears of a refusal.
-async fn a_zone_that_refuses_sends_the_machines_to_another(stage: Stage) -> Result<()> {
+async fn a_refusing_zone_sends_machines_to_another(stage: Stage) -> Result<()> {
     let mut scene = two_zones(&stage).await?;
     let cloud = cloud(&scene)?;
     cloud.scarce(Scarcity::new("InsufficientInstanceCapacity").zone("us-east-1a"));
@@ -87,7 +87,7 @@ async fn a_drought_of_spot_buys_on_demand(stage: Stage) -> Result<()> {
 
 /// AWS announces that it takes a spot machine back. Its pod is moved, as the one who drains nodes does, and runs again
 /// on a new machine before the old one ends; afterwards there is one machine, and one is wanted.
-async fn a_spot_machine_is_replaced_before_its_notice_is_over(stage: Stage) -> Result<()> {
+async fn a_spot_machine_is_replaced_in_time(stage: Stage) -> Result<()> {
     let mut scene = stage.scene(Setup { world: World { queue: true, ..World::default() }, ..Setup::default() }).await?;
     let cloud = cloud(&scene)?;
     scene.create_pods("first", 1, 1).await?;
