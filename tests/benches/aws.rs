@@ -1,11 +1,9 @@
-//! The shipped provider on AWS at size: how often it calls, beside what the in-tree provider would, for 10, 100 and
-//! 1,000 groups; and at 1,000 groups with 15,000 instances what a listing costs it and how fast it reads.
-//! `cargo bench -p windlass-tests --bench aws` prints tables; it takes about five minutes.
+//! The shipped provider on AWS at size, 1,000 groups with 15,000 instances: what a minute with a full listing costs it,
+//! what it keeps in memory, and how fast it reads. `cargo bench -p windlass-tests --bench aws` prints a table.
 
 #![expect(clippy::print_stdout, reason = "a bench prints its tables")]
 
 use std::{
-    collections::BTreeMap,
     fs,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -21,24 +19,15 @@ use windlass_tests::{
     program,
 };
 
-const SIZES: [usize; 3] = [10, 100, 1_000];
+const GROUPS: usize = 1_000;
 const INSTANCES_EACH: u32 = 15;
-/// From the first listing until what is asked once has been asked.
+/// From the first listing until what is asked once has been asked: a thousand launch templates, at the provider's pace.
 const SETTLE: Duration = Duration::from_secs(45);
-/// How long calls are counted while nothing happens; two listings fall into it.
+/// How long CPU is counted while nothing happens; two full listings fall into it.
 const QUIET: Duration = Duration::from_secs(120);
-/// How long after a purchase.
-const BUSY: Duration = Duration::from_secs(60);
-/// What the in-tree provider keeps for this many minutes: launch templates and launch configurations.
-const KEPT: f64 = 20.0;
-/// Instance types that it reads at its start, in pages of 100.
-const TYPE_PAGES: usize = 12;
-
-type Calls = BTreeMap<String, usize>;
 
 /// One account and the provider on it.
 struct Stage {
-    groups: usize,
     cloud: AwsCloud,
     provider: Child,
     client: CloudProviderClient<Channel>,
@@ -52,57 +41,35 @@ impl Drop for Stage {
     }
 }
 
-/// What was counted at one size.
-struct Counted {
-    groups: usize,
-    start: Calls,
-    quiet: Calls,
-    busy: Calls,
-}
-
 fn main() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(measure())
 }
 
 async fn measure() -> Result<()> {
-    let mut stages = Vec::new();
-    for groups in SIZES {
-        stages.push(Stage::start(groups).await?);
-    }
+    let mut stage = Stage::start().await?;
+    let start = stage.cpu()?;
     tokio::time::sleep(SETTLE).await;
-    let start: Vec<Calls> = stages.iter().map(|stage| stage.cloud.actions()).collect();
-    let (largest, cpu) = (SIZES.len() - 1, stages[SIZES.len() - 1].cpu()?);
+    let settled = stage.cpu()?;
     tokio::time::sleep(QUIET).await;
-    let listings = QUIET.as_secs_f64() / 60.0;
-    let cpu = (stages[largest].cpu()? - cpu) / listings;
-    let quiet: Vec<Calls> = stages.iter().map(|stage| stage.cloud.actions()).collect();
-    for stage in &mut stages {
-        let request = wire::NodeGroupIncreaseSizeRequest { delta: 1, id: "group-0000".to_owned() };
-        stage.client.node_group_increase_size(request).await.context("buying a machine")?;
-    }
-    tokio::time::sleep(BUSY).await;
-    let busy: Vec<Calls> = stages.iter().map(|stage| stage.cloud.actions()).collect();
-    let counted = |at: usize| Counted {
-        groups: stages[at].groups,
-        start: start[at].clone(),
-        quiet: less(&quiet[at], &start[at]),
-        busy: less(&busy[at], &quiet[at]),
-    };
-    table(&(0..SIZES.len()).map(counted).collect::<Vec<_>>());
-    let stage = &mut stages[largest];
-    let instances = stage.groups * usize::try_from(INSTANCES_EACH)?;
-    println!("\n{} groups, {instances} instances", stage.groups);
-    println!("CPU of the provider for a minute with one full listing: {cpu:.2} s");
+    let minute = (stage.cpu()? - settled) * 60.0 / QUIET.as_secs_f64();
+    println!("{GROUPS} groups, {} instances", GROUPS * usize::try_from(INSTANCES_EACH)?);
+    println!("CPU: {start:.2} s until the first listing stood, {minute:.2} s for a quiet minute with one full listing");
     println!("memory: {:.1} MiB resident, {:.1} MiB at most", stage.memory("VmRSS")?, stage.memory("VmHWM")?);
-    reads(stage).await
+    reads(&mut stage).await?;
+    println!(
+        "memory after the reads: {:.1} MiB resident, {:.1} MiB at most",
+        stage.memory("VmRSS")?,
+        stage.memory("VmHWM")?
+    );
+    Ok(())
 }
 
 impl Stage {
-    async fn start(groups: usize) -> Result<Self> {
+    async fn start() -> Result<Self> {
         let cloud = AwsCloud::start()?;
         cloud.with(|account, now| {
-            for number in 0..groups {
+            for number in 0..GROUPS {
                 let template = format!("lt-{number:04}");
                 account.launch_template(&template, json!({"instanceType": "g5.xlarge", "imageId": "ami-0"}));
                 let group =
@@ -131,7 +98,7 @@ impl Stage {
             .spawn()?;
         let client =
             CloudProviderClient::new(Endpoint::from_shared(format!("unix://{at}/provider.sock"))?.connect_lazy());
-        let mut stage = Self { groups, cloud, provider, client, _folder: folder };
+        let mut stage = Self { cloud, provider, client, _folder: folder };
         stage.until_listed().await?;
         Ok(stage)
     }
@@ -141,7 +108,7 @@ impl Stage {
             if let Ok(answer) = self.client.node_groups(wire::NodeGroupsRequest {}).await {
                 let listed = answer.into_inner().node_groups.len();
                 if listed > 0 {
-                    ensure!(listed == self.groups, "{listed} of {} groups are listed", self.groups);
+                    ensure!(listed == GROUPS, "{listed} of {GROUPS} groups are listed");
                     return Ok(());
                 }
             }
@@ -168,50 +135,11 @@ impl Stage {
     }
 }
 
-fn less(after: &Calls, before: &Calls) -> Calls {
-    let count = |name: &String, count: usize| count - before.get(name).copied().unwrap_or(0);
-    after.iter().map(|(name, all)| (name.clone(), count(name, *all))).filter(|(_, count)| *count > 0).collect()
-}
-
-fn total(calls: &Calls) -> f64 {
-    calls.values().map(|count| f64::from(u32::try_from(*count).unwrap_or(u32::MAX))).sum()
-}
-
-/// Calls beside the in-tree provider's own rule: one listing a minute in pages of 100, each group's launch template
-/// every twenty minutes, every instance type at the start; and for a machine bought, the one call that buys it.
-fn table(sizes: &[Counted]) {
-    println!(
-        "calls to AWS by groups      at start          a quiet minute    with what is kept  a minute after buying 1"
-    );
-    println!("                         in-tree     ours     in-tree   ours    in-tree    ours    in-tree     ours");
-    let float = |count: usize| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
-    for size in sizes {
-        let pages = float(size.groups.div_ceil(100));
-        let (of_start, minutes) = (total(&size.start), QUIET.as_secs_f64() / 60.0);
-        let ours = total(&size.quiet) / minutes;
-        // What was asked at the start and not in a quiet minute is asked again when it is no longer kept.
-        let kept = ours + (of_start - ours).max(0.0) / KEPT;
-        println!(
-            "{:>20} {:>11.0} {of_start:>8.0} {pages:>11.1} {ours:>6.1} {:>10.1} {kept:>7.1} {:>10.1} {:>8.1}",
-            size.groups,
-            pages + float(size.groups + TYPE_PAGES),
-            pages + float(size.groups) / KEPT,
-            pages + 1.0,
-            total(&size.busy),
-        );
-    }
-    for size in sizes {
-        println!("\n{} groups: at start {:?}", size.groups, size.start);
-        println!("{} groups: in {} quiet seconds {:?}", size.groups, QUIET.as_secs(), size.quiet);
-        println!("{} groups: in the minute after buying one machine {:?}", size.groups, size.busy);
-    }
-}
-
 /// Reads one after the other, over the unix socket.
 async fn reads(stage: &mut Stage) -> Result<()> {
     println!("\n{:28} {:>7} {:>9} {:>9} {:>9}", "RPC", "calls", "p50 µs", "p99 µs", "max µs");
     let client = stage.client.clone();
-    let group = |call: usize| format!("group-{:04}", call * 7 % 1_000);
+    let group = |call: usize| format!("group-{:04}", call * 7 % GROUPS);
     time("NodeGroups", 1_000, |_| {
         let mut client = client.clone();
         async move { client.node_groups(wire::NodeGroupsRequest {}).await.map(drop) }
