@@ -13,7 +13,7 @@ use crate::{
     expander::{Filter, bought},
     fleet::{
         group::{
-            Overrides,
+            GroupSettings,
             seconds::{self, required},
         },
         offering::Backoff,
@@ -326,14 +326,6 @@ impl Default for Unregistered {
     }
 }
 
-/// What one group says differently.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
-pub struct GroupSettings {
-    /// Over CA's flags and over what the cloud says.
-    pub options: Overrides,
-}
-
 impl Config {
     /// How often the cloud is listed. AWS is asked as seldom as the in-tree provider asks it; what changes there by our
     /// own doing is read at once.
@@ -382,12 +374,6 @@ impl Config {
         if let Some(Priorities::File(file)) = &mut self.expander.priorities {
             settle(file);
         }
-    }
-
-    /// The overrides of single groups.
-    #[must_use]
-    pub fn overrides(&self) -> BTreeMap<String, Overrides> {
-        self.groups.iter().map(|(id, group)| (id.clone(), group.options.clone())).collect()
     }
 }
 

@@ -28,7 +28,7 @@ use crate::{
     expander::bought::{Bought, Offer},
     fleet::{
         Fleet,
-        group::{GroupId, InstanceId, Overrides},
+        group::{GroupId, GroupSettings, InstanceId},
         intents::IntentId,
         learned::Learned,
         ledger::{Denied, Named},
@@ -154,13 +154,13 @@ impl Handle {
 struct Settings {
     refresh: Duration,
     reap_after: Duration,
-    overrides: BTreeMap<String, Overrides>,
+    overrides: BTreeMap<String, GroupSettings>,
 }
 
 impl Settings {
     fn of(config: &Config) -> Self {
         let reap_after = config.unregistered.reap_after;
-        Self { refresh: config.refresh(), reap_after, overrides: config.overrides() }
+        Self { refresh: config.refresh(), reap_after, overrides: config.groups.clone() }
     }
 }
 

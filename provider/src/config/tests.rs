@@ -44,7 +44,7 @@ unregistered: {reapAfter: 90s}
 groups: {spot: {options: {scaleDownUnneededTime: 90s, scaleDownGpuUtilizationThreshold: 0.3}}}
 "#;
     let config = parse(text).unwrap();
-    assert_eq!(config.overrides()["spot"].scale_down_unneeded_time, Some(Duration::from_secs(90)));
+    assert_eq!(config.groups["spot"].options.scale_down_unneeded_time, Some(Duration::from_secs(90)));
     assert!(matches!(config.expander.priorities, Some(Priorities::List(list)) if list.len() == 2));
     assert!(!config.purchase_memory.enabled);
 }

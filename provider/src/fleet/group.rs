@@ -170,6 +170,34 @@ impl Overrides {
 }
 
 mod resources;
+/// What the configuration says of one group, over what its cloud says.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct GroupSettings {
+    /// Over CA's flags and over what the cloud says.
+    pub options: Overrides,
+    /// Labels of a new node.
+    pub labels: BTreeMap<String, String>,
+    /// Taints of a new node.
+    pub taints: Vec<Taint>,
+    /// What a new node offers: time-slicing replicas, MIG slices, or whatever else no cloud tells.
+    pub resources: BTreeMap<String, String>,
+}
+
+impl GroupSettings {
+    /// Puts all of it on the group; what cannot be read becomes a warning of the group.
+    pub fn put_on(&self, group: &mut Group) {
+        group.overrides = self.options.over(&group.overrides);
+        group.labels.extend(self.labels.clone());
+        let replaced =
+            |taint: &Taint| self.taints.iter().any(|it| (&it.key, &it.effect) == (&taint.key, &taint.effect));
+        group.taints.retain(|taint| !replaced(taint));
+        group.taints.extend(self.taints.iter().cloned());
+        let wrong = group.shape.overlay(&self.resources);
+        group.warnings.extend(wrong.into_iter().map(|it| format!("groups.{}.resources: {it}", group.id)));
+    }
+}
+
 /// Durations in configuration files: `90s`, `15m`, `1h`, or a bare number of seconds.
 pub mod seconds;
 

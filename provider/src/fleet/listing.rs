@@ -13,7 +13,7 @@ use crate::{
     cloud::Listed,
     fleet::{
         Counts, Fleet, Gone, GroupView, InstanceView,
-        group::{Group, GroupId, Instance, InstanceId, Overrides},
+        group::{Group, GroupId, GroupSettings, Instance, InstanceId},
         intents::IntentId,
         ledger::Event,
         notices, orders,
@@ -44,7 +44,7 @@ pub struct Reading<'a> {
     /// How nodes are labelled.
     pub dialect: &'a Dialect,
     /// The configuration's word on single groups, over the cloud's.
-    pub overrides: &'a BTreeMap<String, Overrides>,
+    pub overrides: &'a BTreeMap<String, GroupSettings>,
 }
 
 impl Fleet {
@@ -58,8 +58,8 @@ impl Fleet {
         let watched = before.is_some_and(|before| reading.now.since(before) <= LATE_RETURNED);
         let past = self.gone.clone();
         for Listed { mut group, instances, standing } in listing {
-            if let Some(overrides) = reading.overrides.get(group.id.as_str()) {
-                group.overrides = overrides.over(&group.overrides);
+            if let Some(settings) = reading.overrides.get(group.id.as_str()) {
+                settings.put_on(&mut group);
             }
             if group.overrides.zero_or_max_node_scaling == Some(true) {
                 group.warnings.push(ZERO_OR_MAX.to_owned());

@@ -21,7 +21,7 @@ pub async fn look(config: &Config, cloud: &dyn Cloud, dialect: &Dialect) -> anyh
     let begun = clock();
     let listing = cloud.list().await?;
     let now = clock();
-    fleet.listed(listing, Reading { begun, now, dialect, overrides: &config.overrides() });
+    fleet.listed(listing, Reading { begun, now, dialect, overrides: &config.groups });
     Ok(Snapshot {
         fleet: fleet.into(),
         bought: kept.bought.into(),

@@ -58,7 +58,12 @@ pub(super) fn listed(asg: &AutoScalingGroup, view: &View<'_>) -> Option<Listed> 
     labelled_model(&mut group);
     let suspended = |process| asg.suspended_processes().iter().any(|it| it.process_name() == Some(process));
     let replaces = !suspended("ReplaceUnhealthy") && !suspended("Terminate");
-    let instances = asg.instances().iter().filter_map(|it| states::instance(it, replaces)).collect();
+    let instances: Vec<_> = asg.instances().iter().filter_map(|it| states::instance(it, replaces)).collect();
+    if group.min > group.max {
+        // No guess which of the two is meant: the group stays as it is.
+        group.min = u32::try_from(instances.len()).unwrap_or(u32::MAX);
+        group.max = group.min;
+    }
     Some(Listed::new(group, instances))
 }
 
@@ -88,9 +93,6 @@ fn market(asg: &AutoScalingGroup, labels: &BTreeMap<String, String>, launched: O
 
 /// What a person should know of this group.
 fn warnings(asg: &AutoScalingGroup, group: &Group) -> Vec<String> {
-    let policy = asg.mixed_instances_policy().and_then(|policy| policy.launch_template());
-    let weights = policy.into_iter().flat_map(|it| it.overrides()).filter_map(|it| it.weighted_capacity());
-    let weighted = weights.into_iter().any(|weight| weight != "1");
     let shape = &group.shape;
     let unknown = shape.cpu_milli == 0 || shape.memory == 0 || shape.pods == 0;
     let beyond = group.max > bound(asg.max_size) || group.min < bound(asg.min_size);
@@ -104,12 +106,11 @@ fn warnings(asg: &AutoScalingGroup, group: &Group) -> Vec<String> {
             "its capacity is not known: tag it with k8s.io/cluster-autoscaler/node-template/resources/{cpu,memory,pods}",
         ),
         (group.zones.is_empty(), "it has no Availability Zone"),
-        (group.min > group.max, "its minimum is above its maximum: it is neither scaled up nor down"),
-        (beyond, "its bounds in the configuration are wider than those of its Auto Scaling group, which AWS keeps to"),
         (
-            weighted,
-            "its mixed policy weighs instance types: AWS counts weights where the autoscaler counts machines; take the weights away",
+            group.min > group.max,
+            "its minimum is above its maximum: it is left as it is, and neither scaled up nor down",
         ),
+        (beyond, "its bounds in the configuration are wider than those of its Auto Scaling group, which AWS keeps to"),
         (
             Dialect::aws().lacks_gpu_label(group),
             "nothing says that its nodes carry k8s.amazonaws.com/accelerator at registration (a label in the node group, the user data or a tag): a node without it is bought twice",

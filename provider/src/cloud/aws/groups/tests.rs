@@ -102,7 +102,7 @@ fn bounds_in_the_configuration_stand_over_the_groups_own() {
         (named(Some(1), Some(4)), (1, 4), false, false),
         (named(None, None), (0, 8), false, false),
         (named(Some(0), Some(20)), (0, 20), true, false),
-        (named(Some(5), Some(2)), (5, 2), false, true),
+        (named(Some(5), Some(2)), (0, 0), false, true),
     ] {
         let ours = Ours { groups: vec![named], ..Ours::default() };
         let view = View { ours: &ours, facts: &Facts::default(), region: "us-east-1", prefixes: false };

@@ -103,6 +103,9 @@ impl Machine {
         {
             self.warn(format!("the types with its attributes could not be asked for: {failure}"));
         }
+        if way.image(facts).and_then(|id| facts.images.get(&id)).is_some_and(|image| image.family == Family::Windows) {
+            self.labels.insert("kubernetes.io/os".to_owned(), "windows".to_owned());
+        }
         let Some(Recipe { market, user_data, .. }) = way.recipe(facts) else { return };
         self.market = self.market.or(*market);
         for (key, value) in &user_data.labels {

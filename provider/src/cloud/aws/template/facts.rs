@@ -112,10 +112,11 @@ pub(super) struct Needs {
 impl Needs {
     pub(super) fn of(groups: &[AutoScalingGroup]) -> Self {
         let there = groups.iter().flat_map(|group| group.instances()).filter_map(|it| it.instance_type());
+        let there: BTreeSet<&str> = there.collect();
         Self {
             ways: groups.iter().flat_map(ways).collect(),
             nodegroups: groups.iter().filter_map(eks::Name::of).collect(),
-            there: there.map(ToOwned::to_owned).collect(),
+            there: there.into_iter().map(ToOwned::to_owned).collect(),
         }
     }
 
