@@ -234,45 +234,6 @@ async fn told(stage: &mut Stage, part: &str) {
 }
 
 #[tokio::test]
-async fn each_group_says_what_is_wrong_with_it_and_the_others_work() {
-    let cloud = AwsCloud::start().unwrap();
-    cloud.add("good", gpu_group());
-    cloud.add("tags", gpu_group().node_template("taint/gpu", "NoSchedule").node_template("resources/cpu", "four"));
-    cloud.add("unknown-type", Asg::new(&["us-east-1a"]).of_cluster("c1").mixed(&["g99.xlarge"], false));
-    cloud.add("reversed", gpu_group());
-    cloud.add("no-template", Asg::new(&["us-east-1a"]).of_cluster("c1").launch_template("nowhere", "1"));
-    let settings = json!({"cloud": {"groups": [{"name": "reversed", "min": 4, "max": 1}]}});
-    let mut stage = Stage::with(cloud, &settings).await;
-    for part in [
-        "taint/gpu=NoSchedule: write value:Effect",
-        "resources/cpu=four",
-        "instance type g99.xlarge is not known",
-        "its minimum is above its maximum",
-        "could not be read: InvalidLaunchTemplate",
-    ] {
-        told(&mut stage, part).await;
-    }
-    assert_eq!(stage.groups().await.len(), 5);
-    assert!(stage.increase("reversed", 1).await.is_err(), "nothing is scaled on a guess");
-    stage.increase("good", 1).await.unwrap();
-    let came = async |stage: &mut Stage| stage.instances("good").await.iter().any(|it| it.id.starts_with("aws:///"));
-    stage.until("the good group grows", came).await;
-}
-
-#[tokio::test]
-async fn a_machine_that_two_groups_claim_is_one_machine_and_both_say_so() {
-    let cloud = AwsCloud::start().unwrap();
-    cloud.add("a", gpu_group().desired(1));
-    cloud.add("b", gpu_group());
-    let shared = cloud.group("a").with(|group, _| group.machines.clone());
-    cloud.group("b").with(|group, _| (group.desired, group.machines) = (1, shared));
-    let mut stage = Stage::new(cloud).await;
-    told(&mut stage, "is claimed by b, too").await;
-    told(&mut stage, "is claimed by a, too").await;
-    assert_eq!((stage.instances("a").await.len(), stage.instances("b").await.len()), (1, 0));
-}
-
-#[tokio::test]
 async fn an_ec2_that_does_not_answer_holds_up_no_listing() {
     let cloud = AwsCloud::start().unwrap();
     cloud.add("gpu", gpu_group().desired(1));

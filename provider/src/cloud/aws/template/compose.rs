@@ -51,6 +51,12 @@ pub(in crate::cloud::aws) fn machine(
     for way in &ways {
         machine.take_way(way, facts);
     }
+    let windows = |way: &Way| facts.images.get(&way.image(facts)?).map(|image| image.family == Family::Windows);
+    // EKS chooses the image of a managed node group, whatever stands in its launch template.
+    let chosen = nodegroup.as_ref().is_some_and(|it| !it.custom);
+    if !chosen && ways.iter().any(|way| windows(way) == Some(true)) {
+        machine.labels.insert("kubernetes.io/os".to_owned(), "windows".to_owned());
+    }
     let mut types: Vec<(String, &Way)> =
         ways.iter().flat_map(|way| way.types(facts).into_iter().map(move |name| (name, way))).collect();
     if types.is_empty() {
@@ -102,9 +108,6 @@ impl Machine {
             way.wanted(facts).and_then(|wanted| facts.matching.failure(&wanted).map(ToOwned::to_owned))
         {
             self.warn(format!("the types with its attributes could not be asked for: {failure}"));
-        }
-        if way.image(facts).and_then(|id| facts.images.get(&id)).is_some_and(|image| image.family == Family::Windows) {
-            self.labels.insert("kubernetes.io/os".to_owned(), "windows".to_owned());
         }
         let Some(Recipe { market, user_data, .. }) = way.recipe(facts) else { return };
         self.market = self.market.or(*market);
