@@ -166,3 +166,6 @@ fn taken_back() -> Refusal {
         message: "the group's desired count is lower than what was ordered; someone else lowered it".to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests;
