@@ -17,6 +17,8 @@ mod agent {
     mod node;
     /// What the cloud announces.
     mod notices;
+    /// What operators rely on besides the numbers.
+    mod operating;
     /// Whole pages and what other programs read from them.
     mod pages;
     /// A real Prometheus and promtool.

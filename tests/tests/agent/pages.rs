@@ -185,6 +185,8 @@ fn there_is_a_page_for_people_and_nothing_else_is_found() {
     node.answer_until("/readyz", "ready", |answer| answer.status == 200);
     let landing = node.get("/");
     assert_eq!(landing.status, 200);
+    let text = landing.text().unwrap();
+    assert!(text.contains("NVIDIA H100 80GB HBM3") && text.contains("ml/trainer"), "{text}");
     for path in ["/metrics", "/usage", "/readyz", "/healthz"] {
         assert!(landing.text().unwrap().contains(path), "{path}");
     }
