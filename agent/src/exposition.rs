@@ -108,7 +108,7 @@ impl Block<'_> {
         text.push(b' ');
         // Writing to memory does not fail. Most values are whole, and those are written several times faster.
         let whole = value as i64;
-        let _written = if whole as f64 == value && (whole != 0 || value.is_sign_positive()) && whole.abs() < 1 << 53 {
+        let _written = if (whole as f64).total_cmp(&value).is_eq() && whole.unsigned_abs() < 1 << 53 {
             writeln!(text, "{whole}")
         } else {
             writeln!(text, "{value}")
