@@ -103,6 +103,12 @@ impl Ours {
         }
         // One with a status is on its way out.
         found.retain(|name, group| group.status().is_none() && !self.excludes(name));
+        for NamedGroup { name, .. } in self.groups.iter().filter(|named| !found.contains_key(&named.name)) {
+            tracing::warn!(
+                group = name,
+                "cloud.groups names a group that AWS does not have in this region, or that is excluded"
+            );
+        }
         Ok(found)
     }
 
