@@ -156,7 +156,7 @@ fn a_page_is_compressed_when_asked_for() {
 }
 
 #[test]
-fn usage_tells_windows_owners_and_activity() {
+fn feature_58_usage_tells_a_provider_windows_owners_and_activity() {
     let mut node = still_node(DcgmNames::Compat);
     node.until("all is measured", settled);
     let usage: Value = serde_json::from_str(&node.get("/usage").text().unwrap()).unwrap();
