@@ -2,6 +2,8 @@
 //! tenth of the groups grow, beside what the in-tree provider asks by its own intervals. Minutes are minutes: the bench takes
 //! five.
 
+#![expect(clippy::print_stdout, reason = "a bench prints its table")]
+
 use std::{
     collections::BTreeMap,
     process::{Child, Command, Stdio},

@@ -260,7 +260,7 @@ fn an_interrupted_spot_machine_is_warned_of_ends_and_is_replaced_when_the_group_
     let mut account = account(Asg::new(&ZONES).mixed(&["g5.xlarge"], true).desired(1));
     account.queue("q", "http://localhost");
     let id = account.groups["g"].machines.keys().next().unwrap().clone();
-    assert_eq!(account.interrupt("g", std::slice::from_ref(&id), 120_000, START), [id.clone()]);
+    assert_eq!(account.interrupt("g", std::slice::from_ref(&id), 120_000, START), std::slice::from_ref(&id));
     assert_eq!(account.messages(), 1);
     let machine = |account: &Account| account.groups["g"].machines[&id].clone();
     assert!(machine(&account).runs(at(119)) && !machine(&account).runs(at(120)));
