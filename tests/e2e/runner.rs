@@ -36,8 +36,8 @@ pub(crate) struct Arguments {
     /// Print the names and run nothing.
     #[arg(long)]
     list: bool,
-    /// How many control planes run at a time; each takes about 0.7 GB and half a core.
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=16))]
+    /// How many control planes run at a time; each takes about 0.7 GB and, once it is up, a tenth of a core.
+    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u8).range(1..=16))]
     jobs: u8,
     /// Who drives.
     #[arg(long, value_enum, default_value_t = Drivers::All)]
