@@ -20,6 +20,7 @@ use hyper::header::AUTHORIZATION;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulConnection;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -94,30 +95,27 @@ async fn connection(stream: TcpStream, views: Views, stop: CancellationToken) {
     }
 }
 
-async fn http1(stream: impl AsyncRead + AsyncWrite + Unpin, views: Views, stop: CancellationToken) {
+async fn http1(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, views: Views, stop: CancellationToken) {
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits::HEADERS)
         .max_buf_size(limits::HEADER_BYTES.into())
         .serve_connection(TokioIo::new(stream), service_fn(|request| answer(request, views.clone())));
-    let mut connection = std::pin::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    tell(ended);
+    until_stopped(connection, stop).await;
 }
 
-async fn http2(stream: impl AsyncRead + AsyncWrite + Unpin, views: Views, stop: CancellationToken) {
+async fn http2(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, views: Views, stop: CancellationToken) {
     let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .keep_alive_interval(limits::HEADERS)
         .max_concurrent_streams(limits::STREAMS)
         .max_header_list_size(limits::HEADER_BYTES.into())
         .serve_connection(TokioIo::new(stream), service_fn(|request| answer(request, views.clone())));
+    until_stopped(connection, stop).await;
+}
+
+/// Serves until the peer goes; told to stop, what is under way is answered first.
+async fn until_stopped(connection: impl GracefulConnection<Error = hyper::Error>, stop: CancellationToken) {
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
@@ -126,10 +124,6 @@ async fn http2(stream: impl AsyncRead + AsyncWrite + Unpin, views: Views, stop: 
             connection.await
         }
     };
-    tell(ended);
-}
-
-fn tell(ended: hyper::Result<()>) {
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended early");
     }
