@@ -32,7 +32,7 @@ const KEY: &str = "status-taint.cluster-autoscaler.kubernetes.io/windlass-notice
 pub(crate) fn stories() -> Vec<Story> {
     vec![
         story!(a_notice_taints_the_own_node_and_is_taken_back, by None),
-        story!(an_informer_tells_the_pods_of_its_own_node, by None),
+        story!(pod_uid_and_labels_come_from_an_informer_limited_to_the_own_node, by None),
     ]
 }
 
@@ -125,7 +125,7 @@ async fn another_node_is_out_of_reach(kubeconfig: &std::path::Path) -> Result<()
 
 /// Without a kubelet's word: the API server names the container of a process by its id, with the pod's uid and the labels that were asked for. A pod
 /// of another node is not known here.
-async fn an_informer_tells_the_pods_of_its_own_node(stage: Stage) -> Result<()> {
+async fn pod_uid_and_labels_come_from_an_informer_limited_to_the_own_node(stage: Stage) -> Result<()> {
     let plane = stage.plane().await?;
     let nodes: Api<Node> = Api::all(plane.client.clone());
     nodes.create(&PostParams::default(), &serde_json::from_value(json!({"metadata": {"name": "gpu-1"}}))?).await?;

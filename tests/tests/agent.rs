@@ -23,6 +23,8 @@ mod agent {
     mod pages;
     /// A real Prometheus and promtool.
     mod prometheus;
+    /// Rules and queries of public repositories.
+    mod public_rules;
     /// What others ask of dcgm-exporter, and what we hand out.
     mod queries;
     /// Programs of others on the same NVML.

@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn the_agent_measures_the_pod_that_holds_the_gpu() {
+    fn feature_63_in_the_demo_the_agent_measures_the_pod_that_holds_the_gpu() {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let folder = tempfile::tempdir().unwrap();
         let node = GpuNode::start(&runtime, folder.path()).unwrap();

@@ -1,5 +1,5 @@
 //! What others wrote against dcgm-exporter, asked unchanged of a real Prometheus that scrapes the real agent: the panels of dashboard 12239 in both its
-//! ages, rules for the Prometheus Adapter, queries of KEDA scalers. And what we hand out ourselves: alerts and a dashboard.
+//! ages, queries of KEDA scalers (those of public repositories: `public_rules.rs`). And what we hand out ourselves: alerts and a dashboard.
 
 use serde_json::{Value, json};
 use windlass_tests::kubelet::pod;
@@ -89,46 +89,6 @@ fn feature_29_dashboard_12239_is_answered_in_both_its_ages() {
         let found = prometheus.get(&format!("/api/v1/label/{label}/values?match[]=DCGM_FI_DEV_FB_FREE")).unwrap();
         assert_eq!(found, expect, "{label}");
     }
-}
-
-#[test]
-fn feature_29_rules_of_the_prometheus_adapter_find_each_pod() {
-    let node = node(&profile(), None);
-    let jobs = [
-        job("kept", node.address(), &json!({"relabel_configs": [{"target_label": "cluster", "replacement": "a"}]})),
-        // What a ServiceMonitor without honorLabels makes of the same page.
-        job(
-            "renamed",
-            node.address(),
-            &json!({
-                "honor_labels": false,
-                "relabel_configs": [{"target_label": "namespace", "replacement": "monitoring"}, {"target_label": "pod", "replacement": "exporter"}, {"target_label": "container", "replacement": "exporter"}],
-            }),
-        ),
-    ];
-    let prometheus = Prometheus::start(&jobs, None).unwrap();
-    // The series query, then the metrics query as the adapter fills it in for one pod.
-    check(
-        &prometheus,
-        &[
-            (r#"count(DCGM_FI_DEV_GPU_UTIL{job="kept",namespace!="",pod!="",GPU_I_ID=""})"#, &[3.0]),
-            (r#"avg(DCGM_FI_DEV_GPU_UTIL{namespace="ml",pod=~"trainer"}) by (pod)"#, &[75.0]),
-            (r#"sum(DCGM_FI_DEV_GPU_UTIL{namespace="ml",pod=~"left|right"}) by (pod)"#, &[30.0, 0.0]),
-            (
-                r#"max(max_over_time(DCGM_FI_DEV_GPU_UTIL{namespace="ml",pod="left",container="main"}[30s])) by (namespace, pod)"#,
-                &[30.0],
-            ),
-            (
-                r#"avg by (exported_namespace, exported_container) (round(avg_over_time(DCGM_FI_DEV_GPU_UTIL{exported_pod="trainer",exported_container!=""}[1m])))"#,
-                &[75.0],
-            ),
-            (r#"ceil(avg_over_time(DCGM_FI_DEV_GPU_UTIL{exported_namespace="ml",exported_pod="left"}[60s]))"#, &[30.0]),
-            (
-                r#"avg(DCGM_FI_DEV_FB_USED{exported_namespace="ml",exported_pod="trainer"}) by (exported_pod)"#,
-                &[40_000.0],
-            ),
-        ],
-    );
 }
 
 #[test]

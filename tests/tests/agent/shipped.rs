@@ -6,11 +6,12 @@ use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use windlass_tests::kubelet::Kubelet;
 use windlass_tests::nvml::{Gpus, ModelName, Process, Profile};
 use windlass_tests::proc::Host;
 use windlass_tests::program;
+use windlass_tests::prometheus::{Prometheus, job};
 use windlass_tests::scrape::{Page, Scraper};
 
 use crate::agent::node::{holder, main_of, runs};
@@ -20,7 +21,7 @@ struct Confined {
     agent: Child,
     address: SocketAddr,
     // Goes after the agent.
-    _world: (Gpus, Kubelet, Host, tempfile::TempDir),
+    world: (Gpus, Kubelet, Host, tempfile::TempDir),
 }
 
 impl Drop for Confined {
@@ -43,23 +44,17 @@ impl Confined {
         let kubelet = Kubelet::start(host.root()).unwrap();
         kubelet.set_pods(vec![holder("trainer", 0)]);
         runs(&host, 100, &main_of("trainer"));
-        let mut command = Command::new("unshare");
-        command.args(["--user", "--map-root-user", "--mount", "sh", "-c", CONTAINER]).arg(root.path());
-        command.arg(program::agent().unwrap()).args(["--listen", "127.0.0.1:0", "--node-name", "node-a"]);
-        command.arg("--nvml-library").arg(gpus.library()).arg("--kubelet-socket").arg(kubelet.socket());
-        command.arg("--host-proc").arg(host.proc()).arg("--host-logs").arg(host.logs());
-        command.args(["--metadata-endpoint", ""]);
-        let mut agent = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("unshare (util-linux)");
-        let mut said = String::new();
-        let mut lines = BufReader::new(agent.stderr.take().unwrap()).lines().map_while(Result::ok);
-        let address = lines.by_ref().find_map(|line| {
-            said += &format!("{line}\n");
-            line.split(' ').find_map(|word| word.strip_prefix("address="))?.parse().ok()
-        });
-        let address = address.unwrap_or_else(|| panic!("the agent does not listen:\n{said}"));
-        // Whatever else it says is read, so that it never waits for its log.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { agent, address, _world: (gpus, kubelet, host, root) }
+        let world = (gpus, kubelet, host, root);
+        let (agent, address) = spawn(&world, "127.0.0.1:0");
+        Self { agent, address, world }
+    }
+
+    /// The agent is killed; after this long another one is there, at the same address.
+    fn restart(&mut self, after: std::time::Duration) {
+        self.agent.kill().unwrap();
+        self.agent.wait().unwrap();
+        std::thread::sleep(after);
+        (self.agent, self.address) = spawn(&self.world, &self.address.to_string());
     }
 
     fn until(&self, what: &str, is_so: impl Fn(&Page) -> bool) -> Page {
@@ -83,6 +78,27 @@ impl Confined {
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         line.unwrap_or_default().trim().to_owned()
     }
+}
+
+/// Starts the binary; it listens.
+fn spawn((gpus, kubelet, host, root): &(Gpus, Kubelet, Host, tempfile::TempDir), listen: &str) -> (Child, SocketAddr) {
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--mount", "sh", "-c", CONTAINER]).arg(root.path());
+    command.arg(program::agent().unwrap()).args(["--listen", listen, "--node-name", "node-a"]);
+    command.arg("--nvml-library").arg(gpus.library()).arg("--kubelet-socket").arg(kubelet.socket());
+    command.arg("--host-proc").arg(host.proc()).arg("--host-logs").arg(host.logs());
+    command.args(["--metadata-endpoint", ""]);
+    let mut agent = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("unshare (util-linux)");
+    let mut said = String::new();
+    let mut lines = BufReader::new(agent.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let address = lines.by_ref().find_map(|line| {
+        said += &format!("{line}\n");
+        line.split(' ').find_map(|word| word.strip_prefix("address="))?.parse().ok()
+    });
+    let address = address.unwrap_or_else(|| panic!("the agent does not listen:\n{said}"));
+    // Whatever else it says is read, so that it never waits for its log.
+    std::thread::spawn(move || lines.for_each(drop));
+    (agent, address)
 }
 
 #[test]
@@ -111,6 +127,42 @@ fn feature_49_the_manifest_gives_no_more_than_that() {
     for mount in container["volumeMounts"].as_array().unwrap() {
         assert_eq!(mount["readOnly"], true, "{mount}");
     }
+}
+
+#[test]
+fn feature_16_a_killed_agent_is_a_counter_reset_and_invents_no_time() {
+    let mut agent = Confined::start();
+    let prometheus = Prometheus::start(&[job("gpus", agent.address, &json!({}))], None).unwrap();
+    let (used, given) = ("container_gpu_usage_seconds_total", "container_gpu_allocated_seconds_total");
+    let scraped = |times: usize| {
+        prometheus.until(&format!("count_over_time({used}[5m]) >= {times}"), |series| series.len() == 1).unwrap()
+    };
+    scraped(4);
+    agent.restart(std::time::Duration::from_secs(5));
+    scraped(8);
+    for (name, share) in [(used, 0.75), (given, 1.0)] {
+        assert_eq!(prometheus.query(&format!("resets({name}[5m]) == 1")).unwrap().len(), 1, "{name}");
+        let data = prometheus.get(&format!("/api/v1/query?query={name}%5B5m%5D")).unwrap();
+        let number = |value: &Value| value.as_f64().or_else(|| value.as_str()?.parse().ok()).unwrap();
+        let values = data["result"][0]["values"].as_array().unwrap();
+        let samples: Vec<(f64, f64)> = values.iter().map(|pair| (number(&pair[0]), number(&pair[1]))).collect();
+        // What Prometheus adds up, and the time in which the agent was there to measure it.
+        let (mut grown, mut watched) = (0.0, 0.0);
+        for pair in samples.windows(2) {
+            let ((from, before), (to, after)) = (pair[0], pair[1]);
+            let reset = after < before;
+            grown += if reset { after } else { after - before };
+            watched += if reset { 0.0 } else { to - from };
+        }
+        // A scrape may show the tick before the last one, at each end of both lives.
+        assert!(
+            (grown - share * watched).abs() <= share * 2.5,
+            "{name}: {grown} in {watched} s of watching: {samples:?}"
+        );
+    }
+    let (part, whole) = ("container_gpu_energy_joules_total", r#"gpu_device_energy_joules_total{gpu="0"}"#);
+    let bounded = format!("sum(increase({part}[5m])) < sum(increase({whole}[5m]))");
+    assert_eq!(prometheus.query(&bounded).unwrap().len(), 1, "joules of the gap are nobody's");
 }
 
 #[test]
