@@ -32,6 +32,30 @@ impl Listed {
     }
 }
 
+/// What one listing saw.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Listing {
+    /// Every group this provider is responsible for, whole.
+    pub groups: Vec<Listed>,
+    /// Groups that the configuration names and the cloud does not have.
+    pub missing: Vec<Missing>,
+}
+
+impl From<Vec<Listed>> for Listing {
+    fn from(groups: Vec<Listed>) -> Self {
+        Self { groups, missing: Vec::new() }
+    }
+}
+
+/// A group that is wanted by name and not there. The autoscaler is not told of it: nothing is known of its size.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// The name in the configuration.
+    pub group: GroupId,
+    /// What is wrong, and what to mend.
+    pub why: String,
+}
+
 /// A cloud's standing order for a group: it was told how many machines there are to be, and goes on trying.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
@@ -111,7 +135,7 @@ pub enum CloudError {
 #[async_trait]
 pub trait Cloud: Send + Sync + 'static {
     /// Every group this provider is responsible for, whole: a partial answer is an error, never a short list.
-    async fn list(&self) -> Result<Vec<Listed>, CloudError>;
+    async fn list(&self) -> Result<Listing, CloudError>;
 
     /// Asks for machines. Repeating a token answers what the first call did. Never ends or replaces a machine.
     async fn launch(&self, launch: &Launch) -> Result<Launched, CloudError>;

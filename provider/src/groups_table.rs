@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 use serde::Serialize;
 
 use crate::{
+    cloud::Missing,
     expander::plural,
     fleet::{
         GroupView,
@@ -19,6 +20,25 @@ use crate::{
 
 /// Between two columns.
 const GAP: &str = "   ";
+
+/// An element of the JSON.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Element<'a> {
+    Group(Box<Row<'a>>),
+    /// A group that the configuration names and the cloud does not have.
+    Missing {
+        id: &'a str,
+        missing: bool,
+        warnings: [&'a str; 1],
+    },
+}
+
+impl<'a> From<&'a Missing> for Element<'a> {
+    fn from(Missing { group, why }: &'a Missing) -> Self {
+        Self::Missing { id: group.as_str(), missing: true, warnings: [why] }
+    }
+}
 
 /// One group, as it is written.
 #[derive(Debug, Serialize)]
@@ -66,10 +86,11 @@ struct Price {
     zones: BTreeMap<String, f64>,
 }
 
-/// As JSON: an array, in order of id.
+/// As JSON: an array, in order of id, and then what is missing.
 #[must_use]
 pub fn json(of: &Snapshot) -> String {
-    let rows: Vec<_> = of.fleet.groups().map(|view| row(view, of)).collect();
+    let rows = of.fleet.groups().map(|view| Element::Group(Box::new(row(view, of))));
+    let rows: Vec<_> = rows.chain(of.troubles.missing.iter().map(Element::from)).collect();
     // Names, numbers and texts: nothing in it can fail to be written.
     serde_json::to_string_pretty(&rows).unwrap_or_default() + "\n"
 }
@@ -121,7 +142,11 @@ pub fn text(of: &Snapshot) -> String {
             let _ = writeln!(out, "  ! {note}");
         }
     }
-    if groups == 0 {
+    for Missing { group, why } in of.troubles.missing.iter() {
+        warnings += 1;
+        let _ = writeln!(out, "{group}\n  ! {why}");
+    }
+    if groups == 0 && warnings == 0 {
         return "No groups. The cloud has none for this provider: check the tags that make a group belong to it; \
                 `windlass-provider doctor` says which are missing.\n"
             .to_owned();

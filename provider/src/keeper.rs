@@ -38,7 +38,7 @@ use crate::{
     },
     metrics::Metrics,
     ready::Guard,
-    snapshot::Snapshot,
+    snapshot::{Snapshot, Troubles},
     timestamp::Timestamp,
 };
 
@@ -179,6 +179,7 @@ pub struct Keeper {
     /// When machines were ended that a listing still shows.
     ended: BTreeMap<InstanceId, Timestamp>,
     synced_at: Option<Timestamp>,
+    troubles: Troubles,
     empty_listings: u32,
     /// Since when CA has been calling without a pause.
     calling_since: Option<Timestamp>,
@@ -235,6 +236,7 @@ impl Keeper {
             intents: 0,
             ended: BTreeMap::new(),
             synced_at: None,
+            troubles: Troubles::default(),
             empty_listings: 0,
             calling_since: None,
             next_listing: started,
@@ -362,6 +364,7 @@ impl Keeper {
             bought: if self.changed.bought { Arc::new(self.bought.clone()) } else { before.bought.clone() },
             offerings: if self.changed.offerings { Arc::new(self.offerings.clone()) } else { before.offerings.clone() },
             synced_at: self.synced_at,
+            troubles: self.troubles.clone(),
             at: clock(),
         };
         self.handle.snapshot.store(Arc::new(fresh));

@@ -38,7 +38,7 @@ use async_trait::async_trait;
 use aws_sdk_autoscaling::Client;
 
 use crate::{
-    cloud::{Cloud, CloudError, Kept, Launch, Launched, Listed},
+    cloud::{Cloud, CloudError, Kept, Launch, Launched, Listed, Listing},
     config::{Config, LaunchMode},
     fleet::group::{GroupId, InstanceId},
     metrics::Metrics,
@@ -148,7 +148,7 @@ impl AutoScaling {
 
 #[async_trait]
 impl Cloud for AutoScaling {
-    async fn list(&self) -> Result<Vec<Listed>, CloudError> {
+    async fn list(&self) -> Result<Listing, CloudError> {
         let groups = self.roster.read(&self.client, &self.ours).await?;
         self.sources.refresh(&groups).await;
         let (mut listing, growths): (Vec<Listed>, Vec<Growth>) = self.sources.facts(|facts| {
@@ -164,7 +164,7 @@ impl Cloud for AutoScaling {
             listed.group.warnings.extend(self.rebalance(&group, growth).await);
         }
         self.prices.put_on(&mut listing).await;
-        Ok(listing)
+        Ok(Listing { missing: self.ours.missing(&groups, &self.region), groups: listing })
     }
 
     async fn launch(&self, launch: &Launch) -> Result<Launched, CloudError> {

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use crate::{
-    cloud::{Cloud, CloudError, Kept, Launch, Launched, Listed},
+    cloud::{Cloud, CloudError, Kept, Launch, Launched, Listing},
     fleet::group::{GroupId, InstanceId, RefusalClass},
     metrics::Metrics,
 };
@@ -52,7 +52,7 @@ pub fn class(class: RefusalClass) -> &'static str {
 
 #[async_trait]
 impl Cloud for Metered {
-    async fn list(&self) -> Result<Vec<Listed>, CloudError> {
+    async fn list(&self) -> Result<Listing, CloudError> {
         self.call("list", self.inner.list()).await
     }
 

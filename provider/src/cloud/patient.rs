@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use tokio::{sync::Semaphore, time};
 
 use crate::{
-    cloud::{Cloud, CloudError, Kept, Launch, Launched, Listed},
+    cloud::{Cloud, CloudError, Kept, Launch, Launched, Listing},
     config::limits,
     fleet::group::{GroupId, InstanceId, RefusalClass},
 };
@@ -53,7 +53,7 @@ impl Patient {
 
 #[async_trait]
 impl Cloud for Patient {
-    async fn list(&self) -> Result<Vec<Listed>, CloudError> {
+    async fn list(&self) -> Result<Listing, CloudError> {
         self.call(|| self.inner.list()).await
     }
 

@@ -11,6 +11,7 @@ use std::{
 };
 
 use crate::{
+    cloud::Missing,
     expander::{Decision, Policy, plural},
     fleet::{
         GroupView, InstanceView,
@@ -87,6 +88,14 @@ fn banners(out: &mut String, view: &View<'_>) -> fmt::Result {
         )?,
         Some(_) => {}
     }
+    if let Some(failing) = &view.snapshot.troubles.failing {
+        writeln!(
+            out,
+            "<p class=\"banner bad\"><b>The cloud cannot be listed since {} UTC.</b> {}</p>",
+            date(failing.since),
+            Safe(&failing.why)
+        )?;
+    }
     for pending in view.pending {
         writeln!(out, "<p class=\"banner warn\">Still waiting for: {}</p>", Safe(pending))?;
     }
@@ -122,7 +131,8 @@ fn totals(out: &mut String, view: &View<'_>) -> fmt::Result {
 
 fn groups(out: &mut String, view: &View<'_>) -> fmt::Result {
     writeln!(out, "<h2>Groups</h2>")?;
-    if view.snapshot.fleet.groups().len() == 0 {
+    let missing = &view.snapshot.troubles.missing;
+    if view.snapshot.fleet.groups().len() == 0 && missing.is_empty() {
         let why = match view.snapshot.synced_at {
             None => "They appear with the first listing of the cloud.",
             Some(_) => "The cloud has none for this provider: check the tags that make a group belong to it.",
@@ -135,6 +145,14 @@ fn groups(out: &mut String, view: &View<'_>) -> fmt::Result {
     )?;
     for it in view.snapshot.fleet.groups() {
         group(out, it, view)?;
+    }
+    for Missing { group, why } in missing.iter() {
+        let name = Safe(group.as_str());
+        writeln!(
+            out,
+            "<tr><td><b>{name}</b><td colspan=6><small>not there</small><td class=notes data-label=notes><p class=bad>{}</p>",
+            Safe(why)
+        )?;
     }
     writeln!(out, "</tbody></table>")
 }

@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use crate::{
-    cloud::{Cloud, CloudError, Kept, Launch, Launched, Listed},
+    cloud::{Cloud, CloudError, Kept, Launch, Launched, Listing},
     config::limits,
     fleet::group::{GroupId, InstanceId, Refusal},
     timestamp::Timestamp,
@@ -35,7 +35,7 @@ pub(super) struct Try {
 #[derive(Debug)]
 pub(super) enum Outcome {
     /// A listing that was begun at this time.
-    Listed(Timestamp, Result<Vec<Listed>, CloudError>),
+    Listed(Timestamp, Result<Listing, CloudError>),
     /// A launch; the error is final.
     Launched(Launch, Result<Launched, Refusal>),
     /// A launch that got no answer: it may have taken effect.

@@ -9,7 +9,7 @@ use super::{
     limits,
 };
 use crate::{
-    cloud::{Kept, Launch, Launched, Listed, metered},
+    cloud::{Kept, Launch, Launched, Listed, Listing, Missing, metered},
     fleet::{
         group::{GroupId, InstanceId, Refusal, RefusalClass},
         ledger::{Denied, Event, Named},
@@ -143,6 +143,7 @@ impl Keeper {
         match outcome {
             Outcome::Listed(begun, Ok(listing)) => self.listed(listing, begun, now),
             Outcome::Listed(_, Err(error)) => {
+                self.troubles.failed(&error.to_string(), now);
                 let age = self.synced_at.map(|at| now.since(at));
                 tracing::warn!(?age, "the cloud could not be listed, the last listing stands: {error}");
             }
@@ -153,7 +154,10 @@ impl Keeper {
         self.settle().await;
     }
 
-    fn listed(&mut self, listing: Vec<Listed>, begun: Timestamp, now: Timestamp) {
+    fn listed(&mut self, Listing { groups: listing, missing }: Listing, begun: Timestamp, now: Timestamp) {
+        for Missing { group, why } in self.troubles.listed(missing) {
+            tracing::warn!(%group, "a group is missing: {why}");
+        }
         if listing.is_empty() && self.fleet.groups().len() > 0 && self.empty_listings < limits::EMPTY_LISTINGS {
             self.empty_listings += 1;
             tracing::warn!("the cloud says that every group is gone; not believed yet");

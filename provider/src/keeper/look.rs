@@ -6,7 +6,7 @@ use crate::{
     cloud::Cloud,
     config::Config,
     fleet::{Fleet, listing::Reading, template::Dialect},
-    snapshot::Snapshot,
+    snapshot::{Snapshot, Troubles},
 };
 
 /// Lists the cloud once.
@@ -21,12 +21,13 @@ pub async fn look(config: &Config, cloud: &dyn Cloud, dialect: &Dialect) -> anyh
     let begun = clock();
     let listing = cloud.list().await?;
     let now = clock();
-    fleet.listed(listing, Reading { begun, now, dialect, overrides: &config.groups });
+    fleet.listed(listing.groups, Reading { begun, now, dialect, overrides: &config.groups });
     Ok(Snapshot {
         fleet: fleet.into(),
         bought: kept.bought.into(),
         offerings: kept.offerings.into(),
         synced_at: Some(begun),
+        troubles: Troubles { missing: listing.missing.into(), failing: None },
         at: now,
     })
 }

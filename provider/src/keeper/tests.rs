@@ -6,7 +6,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    cloud::{CloudError, Launch, patient::Patient, sim::SimCloud},
+    cloud::{CloudError, Launch, Listing, patient::Patient, sim::SimCloud},
     ready::Ready,
 };
 
@@ -75,7 +75,7 @@ async fn an_empty_listing_is_not_believed_at_once() {
     synced(&mut keeper).await;
     let begun = clock();
     for left in [1, 1, 1, 0] {
-        keeper.hear(calls::Outcome::Listed(begun, Ok(Vec::new()))).await;
+        keeper.hear(calls::Outcome::Listed(begun, Ok(Listing::default()))).await;
         assert_eq!(handle.snapshot().fleet.groups().len(), left);
     }
     drop(folder);

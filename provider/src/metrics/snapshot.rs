@@ -191,9 +191,12 @@ pub const ROWS: &[Row] = &[
     gauge(
         "windlass_provider_group_warnings",
         &["group"],
-        "Things about a group that a person should look at; the page shows them.",
+        "Things about a group that a person should look at; the page shows them. A group that is named in the configuration and not there has 1.",
         |view, put| {
             each_group(view, put, |it| u32::try_from(it.group.warnings.len()).unwrap_or(u32::MAX));
+            for it in view.snapshot.troubles.missing.iter() {
+                put(&[("group", it.group.as_str())], 1.0);
+            }
         },
     ),
     gauge(

@@ -24,24 +24,38 @@ fn untold() -> Asg {
     Asg::new(&["us-east-1a"]).between(0, 5).of_cluster("c1")
 }
 
+/// What a command prints.
+fn printed(stage: &Stage, arguments: &[&str]) -> String {
+    String::from_utf8_lossy(&stage.run(arguments).stdout).into_owned()
+}
+
 /// The warnings that `groups` prints for a group.
 fn warnings(stage: &Stage, group: &str) -> String {
-    let output = stage.run(&["groups", "--json"]);
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let text = printed(stage, &["groups", "--json"]);
     let groups: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
-    let all = groups.as_array().or(groups["groups"].as_array()).cloned().unwrap_or_default();
-    let found = all.iter().find(|it| it["id"] == group).unwrap_or_else(|| panic!("{text}"));
+    let found = groups.as_array().unwrap().iter().find(|it| it["id"] == group).unwrap_or_else(|| panic!("{text}"));
     found["warnings"].to_string()
 }
 
-/// The group says what is wrong with it, on the page and in `groups`; the sound one is bought from all the same.
+/// The group says what is wrong with it: on the page, in `groups` for people and for programs, and as a metric. The
+/// sound one is bought from all the same.
 async fn only_that_group_suffers(cloud: AwsCloud, group: &str, says: &str) -> Stage {
-    let mut stage = Stage::new(cloud).await;
+    only_it_suffers(Stage::new(cloud).await, group, says).await
+}
+
+async fn only_it_suffers(mut stage: Stage, group: &str, says: &str) -> Stage {
     let on_page = async |stage: &mut Stage| stage.page("/").await.contains(&says.replace('"', "&quot;"));
     stage.until(&format!("the page says {says}"), on_page).await;
     let told = warnings(&stage, group);
     assert!(told.contains(says), "{says}: {told}");
     assert!(!warnings(&stage, "sound").contains(says));
+    let text = printed(&stage, &["groups"]);
+    let row = text.split(&format!("\n{group}")).nth(1).unwrap_or_else(|| panic!("{text}"));
+    assert!(row.lines().skip(1).take_while(|line| line.starts_with("  ! ")).any(|line| line.contains(says)), "{text}");
+    let metrics = stage.page("/metrics").await;
+    let gauge = format!("windlass_provider_group_warnings{{group=\"{group}\"}} ");
+    let count = metrics.lines().find_map(|line| line.strip_prefix(&gauge)).unwrap_or_else(|| panic!("{metrics}"));
+    assert_ne!(count, "0");
     stage.increase("sound", 1).await.unwrap();
     let runs = async |stage: &mut Stage| stage.count("sound", InstanceState::InstanceRunning).await == 1;
     stage.until("the sound group's machine runs", runs).await;
@@ -92,10 +106,26 @@ async fn a_tag_that_does_not_parse_is_told_with_what_would_be_right() {
 }
 
 #[tokio::test]
-async fn a_minimum_above_the_maximum_is_told() {
+async fn a_minimum_above_the_maximum_is_told_and_the_group_stays_as_it_is() {
     let cloud = with_a_sound_group();
-    cloud.add("broken", gpu_group().between(3, 2));
-    only_that_group_suffers(cloud, "broken", "minimum is above").await;
+    cloud.add("broken", gpu_group().between(3, 2).desired(2));
+    let mut stage = only_that_group_suffers(cloud, "broken", "minimum is above").await;
+    stage.increase("broken", 1).await.unwrap_err();
+    assert_eq!((stage.target("broken").await, stage.cloud.group("broken").desired()), (2, 2));
+}
+
+#[tokio::test]
+async fn a_group_that_is_named_and_not_there_is_told_and_no_machine_is_asked_of_it() {
+    let named = json!({"cloud": {"groups": [{"name": "gpu-gone", "max": 4}, {"name": "sound"}]}});
+    let stage = Stage::with(with_a_sound_group(), &named).await;
+    let mut stage = only_it_suffers(stage, "gpu-gone", "has no such Auto Scaling group").await;
+    let refused = stage.increase("gpu-gone", 1).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::NotFound, "{refused}");
+    // It is no group with a guessed size, and it is one as soon as it is there.
+    assert_eq!(stage.groups().await.iter().map(|it| it.id.as_str()).collect::<Vec<_>>(), ["sound"]);
+    stage.cloud.add("gpu-gone", Asg::new(&["us-east-1a"]));
+    stage.until("the group is there", async |stage| stage.groups().await.len() == 2).await;
+    assert!(!stage.page("/").await.contains("has no such Auto Scaling group"));
 }
 
 #[tokio::test]
@@ -122,6 +152,33 @@ async fn a_region_that_does_not_answer_leaves_the_last_good_listing() {
     stage.refresh().await.unwrap();
     assert_eq!((stage.groups().await.len(), stage.target("gpu").await), (1, 1));
     assert_eq!(stage.instances("gpu").await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_region_that_fails_is_told_on_the_page_in_groups_and_as_a_metric() {
+    let mut stage = Stage::of(gpu_group().desired(1)).await;
+    stage.cloud.fault("*", Fault::Down);
+    everything_says(&mut stage, "unknown", "no answer from the cloud").await;
+    assert_eq!((stage.groups().await.len(), stage.target("gpu").await), (1, 1));
+    stage.cloud.no_faults();
+    let well = async |stage: &mut Stage| !stage.page("/").await.contains("cannot be listed");
+    stage.until("the page says nothing any more", well).await;
+}
+
+/// The cloud as a whole is in trouble: the page, `groups` and the metrics say so.
+async fn everything_says(stage: &mut Stage, outcome: &str, says: &str) {
+    let on_page = async |stage: &mut Stage| {
+        let page = stage.page("/").await;
+        page.contains("The cloud cannot be listed since") && page.contains(says)
+    };
+    stage.until(&format!("the page says {says}"), on_page).await;
+    let output = stage.run(&["groups"]);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && text.contains(says), "{text}");
+    let metrics = stage.page("/metrics").await;
+    let is_it = |line: &&str| line.contains("verb=\"list\"") && line.contains(&format!("outcome=\"{outcome}\""));
+    let counted = metrics.lines().filter(|line| line.starts_with("windlass_provider_cloud_calls_total{")).find(is_it);
+    assert!(counted.is_some(), "{outcome}: {metrics}");
 }
 
 #[tokio::test]
@@ -191,10 +248,10 @@ async fn credentials_that_expire_leave_everything_as_it_is_until_they_are_good_a
     let _ = stage.increase("gpu", 1).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!((stage.groups().await.len(), stage.cloud.group("gpu").machines().len()), (1, 1));
-    let metrics = stage.page("/metrics").await;
-    assert!(metrics.contains("windlass_provider"), "{metrics}");
+    everything_says(&mut stage, "permission", "ExpiredToken").await;
     stage.cloud.with(|account, _| account.expired.clear());
     stage.relisted().await;
+    assert!(!stage.page("/").await.contains("LaunchInstances"), "expired is not forbidden: it is asked again");
     assert_eq!(stage.cloud.group("gpu").in_state("InService").len(), stage.cloud.group("gpu").machines().len());
     stage.increase("gpu", 1).await.unwrap();
 }

@@ -252,5 +252,6 @@ pub(super) fn ordered(launch: &Launch, growth: &Growth, is_new: bool) -> Launche
 /// The call itself is not to be had: an older endpoint, or credentials that were made for cluster-autoscaler's own
 /// provider, which does without it.
 fn is_missing(code: &str, class: RefusalClass) -> bool {
-    matches!(code, "InvalidAction" | "UnsupportedOperation") || class == RefusalClass::Permission
+    matches!(code, "InvalidAction" | "UnsupportedOperation")
+        || (class == RefusalClass::Permission && !errors::is_about_credentials(code))
 }

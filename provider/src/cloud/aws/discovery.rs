@@ -9,7 +9,10 @@ use aws_sdk_autoscaling::{
 use serde::Deserialize;
 
 use super::errors;
-use crate::{cloud::CloudError, config::NamedGroup};
+use crate::{
+    cloud::{CloudError, Missing},
+    config::NamedGroup,
+};
 
 /// Groups in one page, and names in one call; the API's own limit.
 const PAGE: usize = 100;
@@ -103,13 +106,23 @@ impl Ours {
         }
         // One with a status is on its way out.
         found.retain(|name, group| group.status().is_none() && !self.excludes(name));
-        for NamedGroup { name, .. } in self.groups.iter().filter(|named| !found.contains_key(&named.name)) {
-            tracing::warn!(
-                group = name,
-                "cloud.groups names a group that AWS does not have in this region, or that is excluded"
-            );
-        }
         Ok(found)
+    }
+
+    /// Groups that are named and not among those that were found.
+    pub(super) fn missing(&self, found: &[AutoScalingGroup], region: &str) -> Vec<Missing> {
+        let is_there = |name: &str| found.iter().any(|group| group.auto_scaling_group_name() == Some(name));
+        let missing = |NamedGroup { name, .. }: &NamedGroup| {
+            let why = if self.excludes(name) {
+                "cloud.groups names it and cloud.exclude leaves it out: take it from one of the two".to_owned()
+            } else {
+                format!(
+                    "cloud.groups names it, and {region} has no such Auto Scaling group, or it is being deleted: mend the name (the Auto Scaling group's, not the EKS node group's) or the region"
+                )
+            };
+            Missing { group: name.as_str().into(), why }
+        };
+        self.groups.iter().filter(|named| !is_there(&named.name)).map(missing).collect()
     }
 
     /// What is said of the group by name.

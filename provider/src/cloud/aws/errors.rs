@@ -35,10 +35,7 @@ const CLASSES: &[(RefusalClass, &[&str])] = &[
             "InsufficientFreeAddressesInSubnet",
         ],
     ),
-    (
-        RefusalClass::Permission,
-        &["UnauthorizedOperation", "AccessDenied", "AccessDeniedException", "AuthFailure", "OptInRequired"],
-    ),
+    (RefusalClass::Permission, &["UnauthorizedOperation", "AccessDenied", "AccessDeniedException", "OptInRequired"]),
     (
         RefusalClass::Throttled,
         &[
@@ -52,8 +49,32 @@ const CLASSES: &[(RefusalClass, &[&str])] = &[
     ),
 ];
 
+/// Codes that tell of the credentials or the clock, not of what they allow. Sources: the common errors of EC2, of the
+/// Query APIs and of STS.
+const CREDENTIALS: [&str; 11] = [
+    "AuthFailure",
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "IncompleteSignature",
+    "InvalidClientTokenId",
+    "InvalidSignatureException",
+    "MissingAuthenticationToken",
+    "RequestExpired",
+    "RequestTimeTooSkewed",
+    "SignatureDoesNotMatch",
+    "UnrecognizedClientException",
+];
+
+/// Whether the caller was not known, or not any more: other credentials may be allowed the very same call.
+pub(super) fn is_about_credentials(code: &str) -> bool {
+    CREDENTIALS.contains(&code)
+}
+
 /// The class of a code; what is not in the list is a matter of configuration, which a person has to look at.
 pub(super) fn class(code: &str) -> RefusalClass {
+    if is_about_credentials(code) {
+        return RefusalClass::Permission;
+    }
     let bare = code.strip_suffix("Fault").or_else(|| code.strip_suffix("Error")).unwrap_or(code);
     let found = CLASSES.iter().find(|(_, codes)| codes.contains(&bare));
     found.map_or(RefusalClass::Configuration, |(class, _)| *class)
@@ -140,6 +161,8 @@ mod tests {
             ("VcpuLimitExceeded", RefusalClass::Quota),
             ("UnauthorizedOperation", RefusalClass::Permission),
             ("AccessDenied", RefusalClass::Permission),
+            ("ExpiredToken", RefusalClass::Permission),
+            ("AuthFailure", RefusalClass::Permission),
             ("ResourceContentionFault", RefusalClass::Throttled),
             ("Throttling", RefusalClass::Throttled),
             ("InvalidLaunchTemplateName.NotFoundException", RefusalClass::Configuration),

@@ -12,10 +12,10 @@ mod accelerators;
 
 const TABLE: &str = include_str!("types.csv");
 const GIB: u64 = 1 << 30;
-/// Families on the Xen hypervisor, which know no prefixes. Source: EC2's list of instances on Nitro, 2026-08.
-const XEN: [&str; 22] = [
-    "a1", "c1", "c3", "c4", "d2", "f1", "g2", "g3", "g3s", "h1", "i2", "i3", "m1", "m2", "m3", "m4", "p2", "p3", "r3",
-    "r4", "t2", "x1",
+/// Families on the Xen hypervisor, which know no prefixes. Source: EC2's word on the hypervisor of each type, 2026-08.
+const XEN: [&str; 23] = [
+    "c1", "c3", "c4", "d2", "f1", "g2", "g3", "g3s", "h1", "i2", "i3", "m1", "m2", "m3", "m4", "p2", "p3", "r3", "r4",
+    "t1", "t2", "x1", "x1e",
 ];
 
 /// One instance type.

@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use async_trait::async_trait;
 
 use crate::{
-    cloud::{Cloud, CloudError, Kept, Launch, Launched, Listed},
+    cloud::{Cloud, CloudError, Kept, Launch, Launched, Listing},
     fleet::group::{GroupId, InstanceId, Refusal},
     timestamp::Timestamp,
 };
@@ -179,8 +179,8 @@ impl SimCloud {
 
 #[async_trait]
 impl Cloud for SimCloud {
-    async fn list(&self) -> Result<Vec<Listed>, CloudError> {
-        self.call(None, |machines, scenario, now| Ok(machines.list(scenario, now))).await
+    async fn list(&self) -> Result<Listing, CloudError> {
+        self.call(None, |machines, scenario, now| Ok(machines.list(scenario, now).into())).await
     }
 
     async fn launch(&self, launch: &Launch) -> Result<Launched, CloudError> {

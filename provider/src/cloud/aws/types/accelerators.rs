@@ -86,10 +86,15 @@ impl NeuronInfo {
     }
 }
 
-/// Cores of a type that only the shipped table tells of: two to a device, eight on the second Trainium.
+/// Cores of a type that only the shipped table tells of: two to a device, four on the first Inferentia, eight on the
+/// second Trainium.
 pub(super) fn cores(gpus: Option<&Gpus>) -> u32 {
     gpus.filter(|gpus| gpus.resource == NEURON).map_or(0, |gpus| {
-        let each = if gpus.model == "aws-trainium2" { 8 } else { 2 };
+        let each = match gpus.model.as_str() {
+            "aws-trainium2" => 8,
+            "aws-inferentia" => 4,
+            _ => 2,
+        };
         gpus.count.saturating_mul(each)
     })
 }

@@ -30,6 +30,27 @@ fn every_row_of_the_table_is_read() {
     }
 }
 
+/// Slices of a GPU have a part of its memory.
+#[test]
+fn types_with_the_same_accelerator_agree_on_its_memory_maker_and_architecture() {
+    let mut seen = std::collections::BTreeMap::new();
+    for row in TABLE.lines().filter(|line| !line.starts_with('#')).skip(1) {
+        let of = parse(row).unwrap_or_else(|| panic!("{row}"));
+        let Some(gpus) = of.gpus else { continue };
+        let family = of.name.split('.').next().unwrap();
+        assert!(gpus.count > 0 && u64::from(gpus.count) <= of.vcpus, "{row}");
+        let whole = *seen.entry((gpus.model.clone(), gpus.resource.clone())).or_insert(gpus.memory_mib);
+        // The V100 is made with 16 GiB and with 32, the A100 with 40 and with 80.
+        let twice = matches!(family, "p3dn" | "p4de") && gpus.memory_mib == 2 * whole;
+        let part = family.ends_with("6f") && [2, 4, 8].iter().any(|part| whole / part == gpus.memory_mib);
+        assert!(gpus.memory_mib == whole || twice || part, "{row}: {whole} MiB elsewhere");
+        assert_eq!(of.neuron_cores > 0, gpus.resource == "aws.amazon.com/neuron", "{row}");
+    }
+    let makers: std::collections::BTreeSet<_> = seen.keys().map(|(_, resource)| resource.as_str()).collect();
+    let expected = ["amd.com/gpu", "aws.amazon.com/neuron", "habana.ai/gaudi", "nvidia.com/gpu"];
+    assert_eq!(makers.into_iter().collect::<Vec<_>>(), expected);
+}
+
 #[test]
 fn a_known_gpu_type_has_its_gpus() {
     let gpus = shipped("p5.48xlarge").unwrap().gpus.unwrap();

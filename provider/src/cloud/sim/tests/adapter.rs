@@ -47,7 +47,7 @@ async fn launch(cloud: &SimCloud, count: u32, token: &str) -> Result<usize, Clou
 
 async fn living(cloud: &SimCloud) -> Vec<InstanceId> {
     let listed = cloud.list().await.unwrap();
-    listed.into_iter().flat_map(|one| one.instances).map(|machine| machine.id).collect()
+    listed.groups.into_iter().flat_map(|one| one.instances).map(|machine| machine.id).collect()
 }
 
 #[tokio::test]
