@@ -6,6 +6,7 @@ pub mod kubernetes;
 pub mod web;
 
 mod file;
+pub(crate) mod reload;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -238,6 +239,8 @@ pub struct Config {
     pub web_config_file: Option<PathBuf>,
     /// Most series on a page.
     pub max_series: usize,
+    /// How much is logged.
+    pub log: tracing::Level,
     /// How long GPUs that once answered may be out of reach before `/healthz` fails.
     pub out_of_reach: Duration,
     /// The command line that all this came from, so that its settings file can be read again; empty where there was none.
@@ -266,6 +269,7 @@ impl Default for Config {
             collectors: None,
             web_config_file: None,
             max_series: 20_000,
+            log: tracing::Level::INFO,
             out_of_reach: limits::OUT_OF_REACH,
             line: Vec::new(),
             file: None,
@@ -294,6 +298,7 @@ impl From<Args> for Config {
             collectors: args.collectors.filter(given),
             web_config_file: args.web_config_file.filter(given),
             max_series: args.max_series,
+            log: args.log,
             out_of_reach: limits::OUT_OF_REACH,
             line: Vec::new(),
             file: args.config.filter(given),

@@ -16,14 +16,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::config::{Config, limits};
+use crate::live::Live;
 use crate::notices::Board;
 use crate::pods::poll::Shared;
 
 /// What the tasks work with.
 #[derive(Clone)]
 pub struct World {
-    /// The agent's settings.
+    /// The settings of the start: whose node it is, and the way to the API server.
     pub config: Arc<Config>,
+    /// Those in force.
+    pub live: Arc<Live>,
     /// The notices that stand.
     pub board: Arc<Board>,
     /// Where the pods' identities go.

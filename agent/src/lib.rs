@@ -15,6 +15,7 @@ pub mod http;
 #[cfg(feature = "kube")]
 pub mod kube_api;
 pub mod live;
+pub mod log;
 pub mod look;
 pub mod notices;
 pub mod once;
@@ -64,15 +65,15 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     if let Some(socket) = config.kubelet_socket.clone() {
         ready.pending("kubelet", "no answer yet");
         let (checkpoint, shared) = (config.kubelet_checkpoint.clone(), Arc::clone(&pods));
-        let (pods_socket, shown) = (config.kubelet_pods_socket.clone(), config.shown.clone());
-        let poll = pods::poll::Poll { socket, pods_socket, shown, checkpoint, shared, clock, ready: ready.clone() };
+        let (pods_socket, live) = (config.kubelet_pods_socket.clone(), Arc::clone(&live));
+        let poll = pods::poll::Poll { socket, pods_socket, live, checkpoint, shared, clock, ready: ready.clone() };
         tasks.spawn(poll.run(stop.clone()));
     }
     let board = Arc::<notices::Board>::default();
     #[cfg(feature = "kube")]
     {
-        let world =
-            kube_api::World { config: Arc::clone(&config), board: Arc::clone(&board), pods: Arc::clone(&pods), clock };
+        let (live, board, pods) = (Arc::clone(&live), Arc::clone(&board), Arc::clone(&pods));
+        let world = kube_api::World { config: Arc::clone(&config), live, board, pods, clock };
         kube_api::start(world, &mut tasks, &stop).await?;
     }
     #[cfg(not(feature = "kube"))]
@@ -81,10 +82,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
             "{flag}: this build cannot speak to the Kubernetes API; build it with --features kube, or leave the flag out"
         );
     }
-    if let Some(authority) = config.metadata.clone() {
-        let watch = notices::Watch { authority, board: Arc::clone(&board), clock };
-        tasks.spawn(watch.run(stop.clone()));
-    }
+    tasks.spawn(notices::follow(Arc::clone(&live), Arc::clone(&board), clock, stop.clone()));
     let sampler = Sampler::new(Arc::clone(&live), gpus, (pods, board), (clock, ready.clone()), Arc::clone(&latest));
     tasks.spawn(sampler.run(stop.clone()));
     tasks.spawn(http::serve(listener, http::Views { latest, ready, clock, live: Arc::clone(&live) }, stop.clone()));

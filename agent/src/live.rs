@@ -8,13 +8,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::anyhow;
 use arc_swap::ArcSwap;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
+use crate::config::reload::Reloaded;
 use crate::config::{Config, DcgmNames, command_line, limits};
 use crate::families::choice::Choice;
 use crate::http::web::Web;
+use crate::log;
 
 const CONFIG: &str = "--config";
 const WEB: &str = "--web-config-file";
@@ -37,7 +40,9 @@ pub type Reloads = BTreeMap<&'static str, Reload>;
 /// Settings that readers take anew each time they need them.
 #[derive(Debug)]
 pub struct Live {
-    config: ArcSwap<Config>,
+    config: watch::Sender<Arc<Config>>,
+    /// Whether the start reached for the Kubernetes API to taint the node.
+    taints: bool,
     web: ArcSwap<Web>,
     choice: ArcSwap<Choice>,
     counters: Mutex<Vec<u8>>,
@@ -56,7 +61,8 @@ impl Live {
             counters: Mutex::default(),
             settings: Mutex::new(config.file.as_deref().and_then(|file| std::fs::read(file).ok()).unwrap_or_default()),
             web: ArcSwap::from_pointee(web),
-            config: ArcSwap::from_pointee(config),
+            taints: !config.kubernetes.taint_on.is_empty(),
+            config: watch::Sender::new(Arc::new(config)),
             reloads: Mutex::default(),
             complaints: Mutex::default(),
             clock,
@@ -77,7 +83,13 @@ impl Live {
     /// The settings in force.
     #[must_use]
     pub fn config(&self) -> Arc<Config> {
-        self.config.load_full()
+        Arc::clone(&self.config.borrow())
+    }
+
+    /// The settings in force, for who has to do something when they change.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<Arc<Config>> {
+        self.config.subscribe()
     }
 
     /// The web configuration in force.
@@ -114,7 +126,7 @@ impl Live {
         }
     }
 
-    /// Reads the settings file; true when it says something new. What only a start can change is told and left as it was.
+    /// Reads the settings file; true when it says something new. What only a start can change is named and left as it was.
     fn settle(&self, file: &Path) -> Result<bool, String> {
         let bytes = crate::config::read(file, COUNTERS_MAX)?;
         let mut known = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
@@ -126,17 +138,13 @@ impl Live {
             let said = error.to_string();
             said.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
         })?;
-        let wanted = Config::from(args);
-        let fresh = Config {
-            sample_interval: wanted.sample_interval,
-            node_name: wanted.node_name.clone(),
-            dcgm_names: wanted.dcgm_names,
-            collectors: wanted.collectors.clone(),
-            max_series: wanted.max_series,
-            ..(*current).clone()
-        };
-        if (Config { line: fresh.line.clone(), ..wanted }) != fresh {
-            tracing::warn!("{CONFIG} {}: some of what changed takes effect at the next start only", file.display());
+        let Reloaded { config: fresh, waiting } = current.reloaded(Config::from(args), self.taints);
+        if !waiting.is_empty() {
+            let flags = waiting.join(", ");
+            tracing::warn!("{CONFIG} {}: takes effect at the next start only: {flags}", file.display());
+        }
+        if fresh.log != current.log {
+            log::set(fresh.log);
         }
         if fresh.dcgm_names != current.dcgm_names || fresh.collectors != current.collectors {
             *self.counters.lock().unwrap_or_else(PoisonError::into_inner) = Vec::new();
@@ -144,7 +152,7 @@ impl Live {
                 self.choice.store(Arc::new(Choice::of(fresh.dcgm_names)));
             }
         }
-        self.config.store(Arc::new(fresh));
+        self.config.send_replace(Arc::new(fresh));
         *known = bytes;
         Ok(true)
     }

@@ -1,25 +1,19 @@
 //! The bell: parse, log, run, exit code.
 //! One thread serves everything; a second one owns the driver.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use windlass_agent::config::Config;
 use windlass_agent::config::command_line::{Task, parse};
-use windlass_agent::{doctor, once};
+use windlass_agent::{doctor, log, once};
 
 fn main() -> ExitCode {
     let line: Vec<_> = std::env::args_os().collect();
     let (task, args) = parse(&line).unwrap_or_else(|error| error.exit());
     // Who waits for an answer is not told how it came about.
     let level = if task != Task::Serve && args.log == tracing::Level::INFO { tracing::Level::ERROR } else { args.log };
-    let ansi = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_target(false)
-        .with_ansi(ansi)
-        .with_writer(std::io::stderr)
-        .init();
+    log::start(level);
     let json = args.json;
     let mut config = Config::from(args);
     config.line = line;

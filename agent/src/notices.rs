@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::config::limits;
+use crate::live::Live;
 use crate::notices::metadata::{Authority, Metadata};
 
 /// Whose machine it is.
@@ -185,16 +186,28 @@ pub struct Watch {
     pub clock: Clock,
 }
 
-impl Watch {
-    /// Runs until cancelled.
-    pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+/// Listens to the metadata service of the settings until cancelled; to another one, or to none, when they change.
+pub async fn follow(live: Arc<Live>, board: Arc<Board>, clock: Clock, stop: CancellationToken) -> anyhow::Result<()> {
+    let mut changes = live.changes();
+    loop {
+        let asked = changes.borrow_and_update().metadata.clone();
+        let watch = async {
+            match asked.clone() {
+                Some(authority) => Watch { authority, board: Arc::clone(&board), clock }.watch().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            () = stop.cancelled() => {}
-            () = self.watch() => {}
+            () = stop.cancelled() => return Ok(()),
+            () = watch => return Ok(()),
+            changed = changes.wait_for(|config| config.metadata != asked) => drop(changed?),
         }
-        Ok(())
+        // What one service said is no word of another's.
+        board.change(|seen| *seen = Seen::default());
     }
+}
 
+impl Watch {
     /// A cloud that was found stays the machine's cloud; without one the question is put again, more and more rarely.
     async fn watch(&self) {
         let mut pause = limits::METADATA_ABSENT_FIRST;

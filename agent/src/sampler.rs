@@ -109,6 +109,7 @@ impl Sampler {
 
     /// Ticks until cancelled.
     pub async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
+        let mut changes = self.live.changes();
         loop {
             let period = self.config.sample_interval;
             let mut interval = tokio::time::interval(period);
@@ -117,6 +118,10 @@ impl Sampler {
                 tokio::select! {
                     () = stop.cancelled() => return Ok(()),
                     _ = interval.tick() => self.tick().await?,
+                    changed = changes.changed() => {
+                        changed?;
+                        self.config = self.live.config();
+                    }
                 }
             }
         }

@@ -74,12 +74,23 @@ async fn once(world: &World, client: &Client) -> anyhow::Result<()> {
     let mut version = list.metadata.resource_version.unwrap_or_default();
     let mut known: Known = list.items.into_iter().map(pod).map(|pod| (pod.uid.clone(), pod)).collect();
     publish(world, &known);
+    // Other labels may be asked for.
+    let mut changes = world.live.changes();
     let parameters = WatchParams::default().fields(&mine).timeout(limits::API_WATCH.as_secs() as u32);
     loop {
         let mut events = std::pin::pin!(api.watch(&parameters, &version).await?);
         // The server ends a watch after the time asked for; one that stays silent much longer has lost its connection.
         let ended = tokio::time::timeout(limits::API_WATCH + limits::API_WAIT, async {
-            while let Some(event) = events.next().await {
+            loop {
+                let event = tokio::select! {
+                    event = events.next() => event,
+                    changed = changes.changed() => {
+                        changed?;
+                        publish(world, &known);
+                        continue;
+                    }
+                };
+                let Some(event) = event else { return Ok(()) };
                 match event? {
                     WatchEvent::Added(written) | WatchEvent::Modified(written) => {
                         version = written.metadata.resource_version.clone().unwrap_or_default();
@@ -99,7 +110,6 @@ async fn once(world: &World, client: &Client) -> anyhow::Result<()> {
                     WatchEvent::Error(status) => anyhow::bail!("the API server ended the watch: {}", status.message),
                 }
             }
-            Ok(())
         });
         ended.await.map_err(|_| anyhow::anyhow!("the watch fell silent"))??;
     }
@@ -112,7 +122,7 @@ fn keep(known: &mut Known, pod: Pod) -> bool {
 }
 
 fn publish(world: &World, known: &Known) {
-    let identities = Identities::new(known.values().cloned(), &world.config.shown);
+    let identities = Identities::new(known.values().cloned(), &world.live.config().shown);
     world.pods.identities.publish(Source::ApiServer, Some(identities));
 }
 

@@ -55,7 +55,8 @@ async fn follow(world: &World, client: &Client) {
         let now = world.clock.unix();
         // Before the cloud has answered nothing is certain, and a taint from before a restart stands; off-cloud there is none.
         if seen.up == Some(true) {
-            let wanted = wanted(&seen, &world.config.kubernetes, now);
+            let settings = world.live.config();
+            let wanted = wanted(&seen, &settings.kubernetes, now);
             if done != Some(wanted.map(|notice| notice.kind)) {
                 match apply(client, &world.config.node_name, wanted, now).await {
                     Ok(()) => (done, failures) = (Some(wanted.map(|notice| notice.kind)), 0),

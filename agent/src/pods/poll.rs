@@ -17,6 +17,7 @@ use super::kubelet::pods::PodsApi;
 use super::kubelet::{Kubelet, Refusal};
 use crate::clock::Clock;
 use crate::config::limits;
+use crate::live::Live;
 use crate::ready::Ready;
 
 /// The last good map, and how the asking goes.
@@ -52,8 +53,8 @@ pub struct Poll {
     pub socket: PathBuf,
     /// The socket of the kubelet's Pods API, which few kubelets have yet.
     pub pods_socket: Option<PathBuf>,
-    /// What of a pod's identity becomes labels.
-    pub shown: Shown,
+    /// What of a pod's identity becomes labels is in the settings.
+    pub live: Arc<Live>,
     /// The device manager's checkpoint.
     pub checkpoint: Option<PathBuf>,
     /// Where the map is published.
@@ -71,8 +72,8 @@ struct Pace {
     refusals: u32,
     /// Whether a stranger asked for this question.
     rung: bool,
-    /// When every pod was last asked for, monotonic.
-    identified: Option<Duration>,
+    /// When every pod was last asked for, monotonic, and what of each was to be shown.
+    identified: Option<(Duration, Shown)>,
 }
 
 impl Pace {
@@ -95,13 +96,15 @@ impl Poll {
         })?;
         let mut api = self.pods_api()?;
         let mut pace = Pace::default();
+        let mut changes = self.live.changes();
         loop {
             let before = Pods::clone(&self.shared.pods.load());
+            let shown = self.live.config().shown.clone();
             let answer = kubelet.holders().await;
             pace.refusals = if answer.is_ok() { 0 } else { pace.refusals.saturating_add(1) };
             let mut next = self.next(before, answer);
             if let Some(api) = &mut api {
-                self.identify(api, &mut next, &mut pace).await;
+                self.identify(api, &shown, &mut next, &mut pace).await;
             }
             self.shared.pods.store(Arc::new(next));
             let (pause, deaf) = pace.pauses();
@@ -109,6 +112,7 @@ impl Poll {
                 () = stop.cancelled() => return Ok(()),
                 () = tokio::time::sleep(pause) => false,
                 () = rung(&self.shared.stranger, deaf) => true,
+                changed = changes.wait_for(|config| config.shown != shown) => changed.map(|_| false)?,
             };
         }
     }
@@ -123,7 +127,7 @@ impl Poll {
     }
 
     /// Asks the Pods API when there is a reason: a holder without identity, a stranger, or labels that may have changed.
-    async fn identify(&self, api: &mut PodsApi, pods: &mut Pods, pace: &mut Pace) {
+    async fn identify(&self, api: &mut PodsApi, shown: &Shown, pods: &mut Pods, pace: &mut Pace) {
         if !api.exists() {
             pods.identified = None;
             return;
@@ -131,7 +135,10 @@ impl Poll {
         let known = self.shared.identities.current();
         let nameless = || pods.holders.assignments.iter().any(|assignment| known.of(&assignment.owner).is_none());
         let now = self.clock.now();
-        let fresh = pace.identified.is_some_and(|at| now.saturating_sub(at) < limits::IDENTITY_INTERVAL);
+        let fresh = pace
+            .identified
+            .as_ref()
+            .is_some_and(|(at, as_shown)| now.saturating_sub(*at) < limits::IDENTITY_INTERVAL && as_shown == shown);
         if fresh && pods.identified == Some(true) && !pace.rung && !nameless() {
             return;
         }
@@ -140,8 +147,8 @@ impl Poll {
                 if pods.identified != Some(true) {
                     tracing::info!(pods = found.len(), "the kubelet's Pods API answers");
                 }
-                (pods.identified, pace.identified) = (Some(true), Some(now));
-                let identities = Identities::new(found, &self.shown);
+                (pods.identified, pace.identified) = (Some(true), Some((now, shown.clone())));
+                let identities = Identities::new(found, shown);
                 self.shared.identities.publish(Source::Kubelet, Some(identities));
             }
             Err(Refusal { reason, .. }) => {

@@ -10,9 +10,11 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use windlass_tests::certificates::{Mutual, Pair};
+use windlass_tests::kubelet::identity;
+use windlass_tests::metadata::{Cloud, Metadata};
 use windlass_tests::nvml::{ModelName, Profile};
 
-use crate::agent::node::{Node, holder};
+use crate::agent::node::{Node, holder, main_of};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -239,7 +241,7 @@ fn feature_50_another_choice_of_families_is_taken_over_and_no_scrape_is_empty() 
 }
 
 #[test]
-fn a_settings_file_is_taken_over_while_every_page_stays_whole() {
+fn feature_50_a_settings_file_is_taken_over_while_every_page_stays_whole() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("agent.yaml");
     std::fs::write(&file, "node-name: first\nsample-interval: 200ms\n").unwrap();
@@ -254,11 +256,19 @@ fn a_settings_file_is_taken_over_while_every_page_stays_whole() {
         },
     );
     node.until("the first name", |page| page.select("gpu_device_up", &[("node", "first")]).len() == 1);
-    std::fs::write(&file, "node-name: second\nsample-interval: 100ms\ndcgm-names: off\nlisten: 127.0.0.1:1\n").unwrap();
-    node.until("the second name, and no DCGM names", |page| {
+    node.serve_pods_api(vec![identity(&main_of("a"), &[("team", "vision")])]);
+    let metadata = Metadata::start(Cloud::Ec2).unwrap();
+    let endpoint = metadata.endpoint();
+    let text = format!(
+        "node-name: second\nsample-interval: 100ms\ndcgm-names: off\nlisten: 127.0.0.1:1\npod-labels: team\nmetadata-endpoint: {endpoint}\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    node.until("each setting is in force", |page| {
         assert!(page.value("gpu_device_up", &[]).is_some(), "every page is whole");
         page.select("gpu_device_up", &[("node", "second")]).len() == 1
             && page.series.iter().all(|series| !series.name.starts_with("DCGM_"))
+            && !page.select("gpu_utilization", &[("pod", "a"), ("label_team", "vision")]).is_empty()
+            && page.value("windlass_agent_metadata_up", &[]) == Some(1.0)
     });
     std::fs::write(&file, "node-name: third\nsample-interval: 1 fortnight\n").unwrap();
     let ok = [("file", "config")];
@@ -266,4 +276,13 @@ fn a_settings_file_is_taken_over_while_every_page_stays_whole() {
         page.value("windlass_agent_config_last_reload_successful", &ok) == Some(0.0)
     });
     assert_eq!(page.select("gpu_device_up", &[("node", "second")]).len(), 1, "what was read before stands");
+    std::fs::write(&file, "node-name: fourth\nmetadata-endpoint:\n").unwrap();
+    let page = node.until("a good file again", |page| page.select("gpu_device_up", &[("node", "fourth")]).len() == 1);
+    assert_eq!(page.value("windlass_agent_config_last_reload_successful", &ok), Some(1.0));
+    node.until("no metadata service is asked any more, and no label shown", |page| {
+        let gone = |name: &str| !name.starts_with("windlass_agent_metadata");
+        page.series.iter().all(|series| gone(&series.name) && !series.labels.contains_key("label_team"))
+    });
+    std::fs::write(&file, "metadata-endpoint:\nmax-series: 60\n").unwrap();
+    node.until("few series", |page| page.series.len() == 60);
 }
