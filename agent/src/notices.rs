@@ -96,6 +96,9 @@ pub struct Notice {
 pub struct Seen {
     /// Whose machine it is; `None` off-cloud, and until it is known.
     pub cloud: Option<Cloud>,
+    /// The machine as Kubernetes names it, `aws:///<zone>/<id>` or `gce://<project>/<zone>/<name>`. `None` until what the cloud announces has been
+    /// read once: whoever sees it knows that notices which are not there do not stand.
+    pub provider_id: Option<Arc<str>>,
     /// How the machine is paid for: `spot`, `on-demand`, `capacity-block`, `preemptible`…
     pub market: Option<Arc<str>>,
     /// The state in which its Auto Scaling group wants the machine: `InService`, `Terminated`…

@@ -229,6 +229,7 @@ impl Sampler {
             sample_interval_seconds: self.config.sample_interval.as_secs_f64(),
             problem: self.state.absence.as_ref().map(|absence| absence.message.as_str().into()),
             pods_age_seconds: own.pods_age,
+            provider_id: seen.provider_id.clone(),
             market: seen.market.clone(),
             notices: seen.notices.clone(),
             gpus: usage::gpus(snapshot, &self.history, now),

@@ -117,6 +117,8 @@ pub struct Usage {
     pub problem: Option<Arc<str>>,
     /// Age of the map from devices to containers, seconds; `null` when there never was one.
     pub pods_age_seconds: Option<f64>,
+    /// The machine as the node's `spec.providerID` names it; `null` off-cloud, and until its notices have been read once.
+    pub provider_id: Option<Arc<str>>,
     /// How the machine is paid for, as the cloud says (`spot`, `on-demand`, …); `null` off-cloud.
     pub market: Option<Arc<str>>,
     /// What the cloud announced about the machine, most urgent first: `{kind, action, at, deadline}`.

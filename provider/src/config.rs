@@ -4,6 +4,8 @@
 mod check;
 mod cloud;
 mod place;
+mod priorities;
+mod usage;
 
 use std::{collections::BTreeMap, fmt, net::SocketAddr, path::Path, path::PathBuf, time::Duration};
 
@@ -22,6 +24,8 @@ use crate::{
 
 pub use check::Problem;
 pub use cloud::{Cloud, CloudKind, LaunchMode, NamedGroup};
+pub use priorities::Priorities;
+pub use usage::{Address, Agents, BasicAuth, ClientTls, Url, Usage};
 
 /// Every limit of the program that is not a key of the configuration.
 pub mod limits {
@@ -87,6 +91,24 @@ pub mod limits {
     pub const TEMPLATES_LATER: Duration = Duration::from_secs(1);
     /// Such calls at once.
     pub const TEMPLATE_CALLS: usize = 8;
+    /// Agents that are asked; what a name has more of is left out, and said.
+    pub const AGENTS: usize = 10_000;
+    /// Agents asked at once.
+    pub const AGENT_QUESTIONS: usize = 64;
+    /// One question to an agent, from the connection to the last byte.
+    pub const AGENT_WAIT: Duration = Duration::from_secs(3);
+    /// Longest answer of an agent: eight GPUs in 56 MIG instances with 200 containers have less than 200 kB.
+    pub const AGENT_BODY: usize = 1 << 20;
+    /// Longest head of such an answer; hyper's least.
+    pub const AGENT_HEAD: usize = 8 << 10;
+    /// Notices of one agent that are read.
+    pub const AGENT_NOTICES: usize = 64;
+    /// The agents' name is looked up within this time, or the addresses known stand.
+    pub const AGENT_LOOKUP: Duration = Duration::from_secs(5);
+    /// An agent that has been silent for this long is forgotten, and its address may speak for another machine.
+    pub const AGENT_FORGOTTEN: Duration = Duration::from_secs(300);
+    /// Names of nodes that are remembered, for agents that cannot tell their machine.
+    pub const NODE_NAMES: usize = 50_000;
 }
 
 /// The whole configuration.
@@ -125,6 +147,9 @@ pub struct Config {
     /// What becomes of machines that never register.
     #[serde(default)]
     pub unregistered: Unregistered,
+    /// Who tells what happens on the nodes.
+    #[serde(default)]
+    pub usage: Usage,
     /// What single groups say differently, by id.
     #[serde(default)]
     pub groups: BTreeMap<String, GroupSettings>,
@@ -250,52 +275,6 @@ impl Default for Expander {
     }
 }
 
-/// The operator's order of groups: a file in the format of CA's priority expander, or the list itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Priorities {
-    /// A file, read again when it changes.
-    File(PathBuf),
-    /// Patterns by number, the highest wins.
-    List(BTreeMap<i64, Vec<String>>),
-}
-
-impl<'de> Deserialize<'de> for Priorities {
-    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        struct Map;
-        impl<'de> serde::de::Visitor<'de> for Map {
-            type Value = Priorities;
-
-            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-                out.write_str("either `file: PATH` or a list such as `50: [\".*spot.*\"]`")
-            }
-
-            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Priorities, A::Error> {
-                let mut list = BTreeMap::new();
-                let mut file = None;
-                while let Some(key) = map.next_key::<String>()? {
-                    match key.parse::<i64>() {
-                        Ok(rank) => _ = list.insert(rank, map.next_value()?),
-                        Err(_) if key == "file" => file = Some(map.next_value()?),
-                        Err(_) => {
-                            return Err(serde::de::Error::custom(format!(
-                                "\"{key}\" is neither a whole number nor `file`"
-                            )));
-                        }
-                    }
-                }
-                match file {
-                    Some(_) if !list.is_empty() => {
-                        Err(serde::de::Error::custom("a file and a list cannot both be given"))
-                    }
-                    Some(file) => Ok(Priorities::File(file)),
-                    None => Ok(Priorities::List(list)),
-                }
-            }
-        }
-        input.deserialize_map(Map)
-    }
-}
-
 /// The listener for metrics, health and the page.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
@@ -374,6 +353,7 @@ impl Config {
         if let Some(Priorities::File(file)) = &mut self.expander.priorities {
             settle(file);
         }
+        self.usage.files().into_iter().for_each(&mut settle);
     }
 }
 

@@ -22,6 +22,7 @@ mod running;
 pub mod snapshot;
 pub mod timestamp;
 pub mod unlabelled;
+pub mod usage;
 mod watch;
 
 use std::{
@@ -49,6 +50,8 @@ pub struct Shared {
     pub ready: Ready,
     /// GPU nodes without their label.
     pub unlabelled: unlabelled::Unlabelled,
+    /// Which machine a node's name stands for.
+    pub names: usage::names::Names,
     /// Groups that a person has been warned about.
     warned: Mutex<BTreeSet<String>>,
 }

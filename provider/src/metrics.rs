@@ -9,6 +9,8 @@ use prometheus::{
     CounterVec, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry, core::Collector,
 };
 
+use crate::fleet::notices::NoticeKind;
+
 /// Seconds. Reads take microseconds; a BestOptions request or a cloud call may take seconds.
 const BUCKETS: [f64; 10] = [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 1.0, 5.0, 30.0];
 
@@ -74,11 +76,29 @@ const AWS_CLOCK: Described = described(
     &[],
     "How far AWS's clock is ahead of ours (negative: behind), by its last answer; AWS refuses what is five minutes off.",
 );
+const AGENTS: Described = described(
+    "windlass_provider_agents",
+    "gauge",
+    &["state"],
+    "Agents by state: heard, stranger (its machine is none of ours), machine-taken (another speaks for it), machine-changed (it spoke for another a moment ago), silent; absent where none is asked.",
+);
+const AGENT_FAILURES: Described = described(
+    "windlass_provider_agent_failures_total",
+    "counter",
+    &["reason"],
+    "Questions to agents that brought nothing: connection, tls, http, status, body, unreadable or timeout.",
+);
+const AGENT_NOTICES: Described = described(
+    "windlass_provider_agent_notices_total",
+    "counter",
+    &["kind", "outcome"],
+    "Notices that agents had of their machines (interruption, ending, rebalance, withdrawn): told, or ignored because the machine is none of ours or the agent may not speak for it.",
+);
 const MACHINES: Described = described(
     "windlass_provider_machines_total",
     "counter",
     &["outcome"],
-    "Machines by what became of them: asked, not-launched (already on their way), launched, registered, terminated, reaped, returned (came when nobody waited any more), interrupted (taken back by the cloud), rebalance-recommended, or the class of a refusal.",
+    "Machines by what became of them: asked, not-launched (already on their way), launched, registered, terminated, reaped, returned (came when nobody waited any more), interrupted (taken back by the cloud), stays (not taken back after all), rebalance-recommended, or the class of a refusal.",
 );
 const RELOADS: Described = described(
     "windlass_provider_config_reloads_total",
@@ -100,7 +120,8 @@ const STATE_FAILURES: Described =
 pub fn table() -> Vec<Described> {
     let counted = [RPCS, RPC_SECONDS, CLOUD_CALLS, CLOUD_SECONDS, MACHINES, RELOADS, CONFIG_OK, STATE_FAILURES];
     let aws = [AWS_CALLS, AWS_SECONDS, AWS_WAITS, AWS_CLOCK];
-    snapshot::ROWS.iter().map(|row| row.described).chain(counted).chain(aws).collect()
+    let agents = [AGENTS, AGENT_FAILURES, AGENT_NOTICES];
+    snapshot::ROWS.iter().map(|row| row.described).chain(counted).chain(agents).chain(aws).collect()
 }
 
 /// The counters of one process.
@@ -119,6 +140,9 @@ pub struct Metrics {
     aws_seconds: HistogramVec,
     aws_waits: CounterVec,
     aws_clock: GaugeVec,
+    agents: GaugeVec,
+    agent_failures: IntCounterVec,
+    agent_notices: IntCounterVec,
 }
 
 impl Metrics {
@@ -145,10 +169,13 @@ impl Metrics {
             aws_seconds: time(AWS_SECONDS)?,
             aws_waits: CounterVec::new(Opts::new(AWS_WAITS.name, AWS_WAITS.help), AWS_WAITS.labels)?,
             aws_clock: GaugeVec::new(Opts::new(AWS_CLOCK.name, AWS_CLOCK.help), AWS_CLOCK.labels)?,
+            agents: GaugeVec::new(Opts::new(AGENTS.name, AGENTS.help), AGENTS.labels)?,
+            agent_failures: count(AGENT_FAILURES)?,
+            agent_notices: count(AGENT_NOTICES)?,
         };
         metrics.config_ok.set(1);
         metrics.state_failures.with_label_values::<&str>(&[]);
-        let all: [Box<dyn Collector>; 12] = [
+        let all: [Box<dyn Collector>; 15] = [
             Box::new(metrics.rpcs.clone()),
             Box::new(metrics.rpc_seconds.clone()),
             Box::new(metrics.cloud_calls.clone()),
@@ -161,6 +188,9 @@ impl Metrics {
             Box::new(metrics.aws_seconds.clone()),
             Box::new(metrics.aws_waits.clone()),
             Box::new(metrics.aws_clock.clone()),
+            Box::new(metrics.agents.clone()),
+            Box::new(metrics.agent_failures.clone()),
+            Box::new(metrics.agent_notices.clone()),
         ];
         all.into_iter().try_for_each(|metric| metrics.registry.register(metric))?;
         Ok(metrics)
@@ -199,6 +229,21 @@ impl Metrics {
     /// `terminated`, `reaped`, or a refusal's class.
     pub fn machines(&self, outcome: &str, count: u32) {
         self.machines.with_label_values(&[outcome]).inc_by(u64::from(count));
+    }
+
+    /// So many agents are in each state.
+    pub fn agents(&self, counts: impl Iterator<Item = (&'static str, usize)>) {
+        counts.for_each(|(state, count)| self.agents.with_label_values(&[state]).set(count as f64));
+    }
+
+    /// A question to an agent brought nothing.
+    pub fn agent_failed(&self, reason: &str) {
+        self.agent_failures.with_label_values(&[reason]).inc();
+    }
+
+    /// An agent had a notice of its machine, and this became of it: `told` or `ignored`.
+    pub fn agent_notice(&self, kind: NoticeKind, outcome: &str) {
+        self.agent_notices.with_label_values(&[kind.word(), outcome]).inc();
     }
 
     /// The configuration file changed.

@@ -25,7 +25,7 @@ use crate::{
     metrics::Metrics,
     policy::Policies,
     ready::Ready,
-    watch,
+    usage, watch,
 };
 
 /// Where the cloud provider can be reached.
@@ -112,6 +112,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         metrics,
         ready,
         unlabelled: crate::unlabelled::Unlabelled::default(),
+        names: usage::names::Names::default(),
         warned: Mutex::default(),
     });
     let (mut doors, mut behind) = (Tasks::default(), Tasks::default());
@@ -120,6 +121,9 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     let http = serve_http(&config, &shared, &mut doors).await?;
     behind.own("keeper", keeper.run(behind.stop.clone()));
     follow_interruptions(&config, &shared, &mut behind).await?;
+    if let Some(agents) = config.usage.agents.clone() {
+        behind.own("agents", usage::agents::follow(agents, shared.clone(), behind.stop.clone()));
+    }
     behind.own("configuration", watch::follow(config, shared.clone(), behind.stop.clone()));
     tracing::info!(%provider, %expander, %http, "listening");
     Ok(Running { provider, expander, http, shared, doors, behind })

@@ -70,6 +70,7 @@ fn fixed(old: &Config, new: &Config) -> Vec<&'static str> {
         ("http", old.http == new.http),
         ("gpuLabel", old.gpu_label == new.gpu_label),
         ("state", old.state == new.state),
+        ("usage", old.usage == new.usage),
     ];
     keys.into_iter().filter(|(_, same)| !same).map(|(key, _)| key).collect()
 }

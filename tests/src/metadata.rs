@@ -21,6 +21,7 @@ type Answer = Response<Full<Bytes>>;
 
 const EC2_DATA: &str = "/latest/meta-data/";
 const GCE_INSTANCE: &str = "/computeMetadata/v1/instance/";
+const GCE_DATA: &str = "/computeMetadata/v1/";
 
 /// Whose service it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -207,7 +208,9 @@ impl Service {
         if request.uri().path() == "/" {
             return plain(StatusCode::OK, "0.1/\ncomputeMetadata/\n");
         }
-        let Some(path) = request.uri().path().strip_prefix(GCE_INSTANCE) else {
+        // Paths of the instance are set without it, others in full.
+        let path = request.uri().path();
+        let Some(path) = path.strip_prefix(GCE_INSTANCE).or_else(|| path.strip_prefix(GCE_DATA)) else {
             return plain(StatusCode::NOT_FOUND, "");
         };
         let asked: BTreeMap<_, _> =

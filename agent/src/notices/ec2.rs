@@ -46,12 +46,14 @@ struct Session<'a> {
     token: Option<(Token, Duration)>,
     /// When the slow questions are due.
     slow: Duration,
+    /// The machine, once it has said who it is.
+    machine: Option<Arc<str>>,
 }
 
 /// Polls for as long as the agent runs.
 pub async fn watch(watch: &Watch) {
     let metadata = Metadata::new(watch.authority.clone());
-    let mut session = Session { watch, metadata, token: None, slow: Duration::ZERO };
+    let mut session = Session { watch, metadata, token: None, slow: Duration::ZERO, machine: None };
     let mut failures = 0_u32;
     loop {
         match session.poll().await {
@@ -69,7 +71,7 @@ pub async fn watch(watch: &Watch) {
 }
 
 impl Session<'_> {
-    /// One round: three small questions on a spot machine, one on another, and rarely two more.
+    /// One round: three small questions on a spot machine, one on another, and rarely a few more.
     async fn poll(&mut self) -> Result<(), Failure> {
         let (now, unix) = (self.watch.clock.now(), self.watch.clock.unix());
         let board = &self.watch.board;
@@ -83,6 +85,9 @@ impl Session<'_> {
                 seen.market = market.or(seen.market.take());
                 seen.replace(&[Kind::Maintenance], maintenance);
             });
+            if self.machine.is_none() {
+                self.machine = self.identity().await?;
+            }
             self.slow = now + limits::METADATA_INTERVAL_SLOW;
         }
         // Only a spot machine is interrupted; one of an unknown market is taken for one.
@@ -101,8 +106,16 @@ impl Session<'_> {
         board.change(|seen| {
             seen.replace(&[Kind::ScaleIn], scale_in(lifecycle.as_deref(), unix));
             seen.lifecycle = lifecycle;
+            seen.provider_id = self.machine.clone();
         });
         Ok(())
+    }
+
+    /// The node's `spec.providerID`, as the cloud's own controller writes it.
+    async fn identity(&mut self) -> Result<Option<Arc<str>>, Failure> {
+        let zone = self.get("placement/availability-zone").await?.and_then(|answer| word(answer.text()?));
+        let id = self.get("instance-id").await?.and_then(|answer| word(answer.text()?));
+        Ok(zone.zip(id).map(|(zone, id)| format!("aws:///{zone}/{id}").into()))
     }
 
     /// `None` is 404: nothing to say.

@@ -12,6 +12,7 @@ use crate::config::limits;
 /// Every request carries it, and so does every answer.
 pub const FLAVOR: Header<'static> = ("metadata-flavor", "Google");
 const INSTANCE: &str = "/computeMetadata/v1/instance/";
+const PROJECT: &str = "/computeMetadata/v1/project/project-id";
 
 /// Listens for as long as the agent runs.
 pub async fn watch(watch: &Watch) {
@@ -47,6 +48,10 @@ async fn listen(watch: &Watch, path: &str, kinds: &[Kind], read: fn(&str, f64) -
                         etag = tag;
                         watch.board.change(|seen| seen.replace(kinds, notices));
                         watch.board.good(unix);
+                        if kinds == [Kind::Preemption] && watch.board.load().provider_id.is_none() {
+                            let machine = identity(&mut metadata).await;
+                            watch.board.change(|seen| seen.provider_id = machine);
+                        }
                     }
                     None => {
                         failures = failures.saturating_add(1);
@@ -64,6 +69,18 @@ async fn listen(watch: &Watch, path: &str, kinds: &[Kind], read: fn(&str, f64) -
         let pause = if failures == 0 && etag.is_some() { limits::METADATA_PAUSE } else { limits::METADATA_INTERVAL };
         tokio::time::sleep(patience(pause, failures)).await;
     }
+}
+
+/// The node's `spec.providerID`, as the cloud's own controller writes it; asked for again with the next answer when it is not known.
+async fn identity(metadata: &mut Metadata) -> Option<Arc<str>> {
+    let mut parts = Vec::new();
+    for path in [PROJECT.to_owned(), format!("{INSTANCE}zone"), format!("{INSTANCE}name")] {
+        let answer = metadata.get(&path, &[FLAVOR], limits::METADATA_WAIT).await.ok()?;
+        // The zone is `projects/<number>/zones/<zone>`.
+        let last = answer.text().filter(|_| answer.status == 200)?.trim().rsplit('/').next()?;
+        parts.push(word(last)?);
+    }
+    Some(format!("gce://{}", parts.join("/")).into())
 }
 
 /// The value and its ETag. With an ETag the server waits until the value is another one, or until the wait is over.

@@ -64,6 +64,7 @@ pub(super) fn problems(config: &Config, text: &str) -> Vec<Problem> {
     problems.spans();
     problems.groups();
     problems.priorities();
+    problems.agents();
     problems.found
 }
 
@@ -179,7 +180,9 @@ impl Problems<'_> {
             ("offerings.maxBackoff", config.offerings.max_backoff, config.offerings.initial_backoff),
             ("unregistered.reapAfter", config.unregistered.reap_after, Duration::from_secs(1)),
         ];
-        for (key, span, least) in spans {
+        let agents =
+            config.usage.agents.iter().map(|it| ("usage.agents.interval", it.interval, Duration::from_millis(100)));
+        for (key, span, least) in spans.into_iter().chain(agents) {
             if span < least || span > long {
                 self.say(key, format!("{span:?} is out of range"), &format!("write a duration from {least:?} to 24h"));
             }
@@ -198,6 +201,31 @@ impl Problems<'_> {
                     self.say(&format!("groups.{id}.options.{key}"), "is out of range", "write a share from 0 to 1");
                 }
             }
+        }
+    }
+
+    fn agents(&mut self) {
+        let Some(agents) = &self.config.usage.agents else { return };
+        if agents.address.is_none() && agents.urls.is_empty() {
+            let remedy = "give `address: windlass-agent.windlass.svc:9400`, or `urls`";
+            self.say("usage.agents", "does not say where the agents are", remedy);
+        }
+        if agents.tls.is_none() && agents.urls.iter().any(|url| url.tls) {
+            self.say("usage.agents.urls", "say https", "give usage.agents.tls.ca, by which the agents are known");
+        }
+        if let Some(tls) = &agents.tls {
+            self.readable("usage.agents.tls.ca", &tls.ca);
+            match (&tls.cert, &tls.key) {
+                (Some(cert), Some(key)) => {
+                    self.readable("usage.agents.tls.cert", cert);
+                    self.readable("usage.agents.tls.key", key);
+                }
+                (None, None) => {}
+                _ => self.say("usage.agents.tls", "has one of cert and key", "give both, or neither"),
+            }
+        }
+        if let Some(auth) = &agents.basic_auth {
+            self.readable("usage.agents.basicAuth.passwordFile", &auth.password_file);
         }
     }
 

@@ -41,6 +41,13 @@ state: state.json
 purchaseMemory: {enabled: false, hold: 10m, settle: 1m}
 offerings: {initialBackoff: 5s, maxBackoff: 1m}
 unregistered: {reapAfter: 90s}
+usage:
+  agents:
+    address: windlass-agent.windlass.svc:9400
+    urls: ["http://10.0.0.7:9400"]
+    interval: 5s
+    tls: {ca: Cargo.toml, cert: Cargo.toml, key: Cargo.toml, serverName: windlass-agent}
+    basicAuth: {username: windlass, passwordFile: Cargo.toml}
 groups: {spot: {options: {scaleDownUnneededTime: 90s, scaleDownGpuUtilizationThreshold: 0.3}}}
 "#;
     let config = parse(text).unwrap();
@@ -76,6 +83,18 @@ fn what_is_wrong_is_said_with_line_key_and_remedy() {
         ("http: {listen: nowhere}\n", ":2: http: ", "invalid socket address"),
         ("http: [", ":2: http", ""),
         ("gpuLabel: \"\"\n", ":2: gpuLabel: ", "leave the key out"),
+        ("usage:\n  agents: {}\n", ":3: usage.agents: ", "windlass-agent.windlass.svc:9400"),
+        ("usage:\n  agents: {address: agents}\n", ":3: usage.agents", "no host and port"),
+        ("usage:\n  agents:\n    urls: [10.0.0.7]\n", ":4: usage.agents.urls: ", "http://10.0.0.7:9400"),
+        ("usage:\n  agents:\n    urls: [\"https://a:1\"]\n", ":4: usage.agents.urls: ", "usage.agents.tls.ca"),
+        ("usage:\n  agents:\n    adress: a:1\n", ":4: usage.agents.adress: ", "unknown field"),
+        ("usage:\n  agents:\n    address: a:1\n    interval: 2d\n", ":5: usage.agents.interval: ", "for example"),
+        ("usage:\n  agents:\n    address: a:1\n    tls: {ca: no.pem}\n", ":5: usage.agents.tls.ca: ", "cannot be read"),
+        (
+            "usage:\n  agents:\n    address: a:1\n    basicAuth: {username: u, passwordFile: no}\n",
+            ":5: usage.agents.basicAuth.passwordFile: ",
+            "cannot be read",
+        ),
     ]
     .map(|(text, place, words)| (text, [place, words]))
     {

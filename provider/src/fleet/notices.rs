@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// What a notice is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NoticeKind {
     /// The cloud takes the machine back.
@@ -25,6 +25,21 @@ pub enum NoticeKind {
     Ending,
     /// The cloud may take it back; it often does not.
     Rebalance,
+    /// What was announced does not stand any more.
+    Withdrawn,
+}
+
+impl NoticeKind {
+    /// As in metrics.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Interruption => "interruption",
+            Self::Ending => "ending",
+            Self::Rebalance => "rebalance",
+            Self::Withdrawn => "withdrawn",
+        }
+    }
 }
 
 /// One notice.
@@ -52,13 +67,14 @@ const WARNING: Duration = Duration::from_secs(120);
 /// So long before the end a machine is ended by us.
 const BEFORE: Duration = Duration::from_secs(10);
 /// A machine that is still there so long after its announced end was not taken.
-const VOID: Duration = Duration::from_secs(300);
+pub(crate) const VOID: Duration = Duration::from_secs(300);
 
 impl Fleet {
     /// Takes a notice in. None for a machine that is not ours, or is leaving already; and for one that may stay.
     pub fn noticed(&mut self, notice: &Notice, now: Timestamp) -> Option<(GroupId, InstanceId)> {
         let leaving = match notice.kind {
             NoticeKind::Rebalance => return None,
+            NoticeKind::Withdrawn => return self.stays(&notice.machine),
             NoticeKind::Ending => Leaving { at: notice.ends_at.unwrap_or(now), taken_back: false },
             NoticeKind::Interruption => Leaving { at: notice.ends_at.unwrap_or(now + WARNING), taken_back: true },
         };
@@ -71,6 +87,21 @@ impl Fleet {
             }
         });
         Some((group, id))
+    }
+
+    /// A machine that was to leave stays after all; None when nothing was announced, or it is being ended already.
+    fn stays(&mut self, machine: &str) -> Option<(GroupId, InstanceId)> {
+        let (id, group) = self.named(machine)?;
+        let instance = self.group(group.as_str())?.instance(id.as_str())?;
+        let may = instance.leaving.is_some() && !instance.doomed && instance.state != InstanceState::Deleting;
+        may.then(|| {
+            self.change(group.as_str(), |view| {
+                if let Some(instance) = view.instance_mut(id.as_str()) {
+                    instance.leaving = None;
+                }
+            });
+            (group, id)
+        })
     }
 
     fn named(&self, machine: &str) -> Option<(InstanceId, GroupId)> {

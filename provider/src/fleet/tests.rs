@@ -61,7 +61,7 @@ pub(super) fn running(id: &str, token: Option<&str>) -> Instance {
 }
 
 /// A fleet of one group `g` with these machines.
-pub(super) fn fleet(min: u32, max: u32, ids: &[&str]) -> Fleet {
+pub(crate) fn fleet(min: u32, max: u32, ids: &[&str]) -> Fleet {
     let mut fleet = Fleet::default();
     list(&mut fleet, group("g", min, max), ids.iter().map(|id| running(id, None)).collect(), 0);
     fleet

@@ -118,8 +118,13 @@ impl Keeper {
             self.metrics.machines("rebalance-recommended", 1);
         }
         let Some((group, machine)) = self.fleet.noticed(notice, now) else { return };
-        tracing::warn!(%group, %machine, kind = ?notice.kind, "a machine leaves; it does not count any more");
-        self.metrics.machines("interrupted", 1);
+        if notice.kind == NoticeKind::Withdrawn {
+            tracing::info!(%group, %machine, "the notice is taken back; the machine counts again");
+            self.metrics.machines("stays", 1);
+        } else {
+            tracing::warn!(%group, %machine, kind = ?notice.kind, "a machine leaves; it does not count any more");
+            self.metrics.machines("interrupted", 1);
+        }
         self.changed.fleet = true;
         self.next_listing = now;
     }

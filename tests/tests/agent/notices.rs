@@ -27,6 +27,8 @@ fn json(node: &mut Node) -> serde_json::Value {
 fn an_ec2_spot_notice_is_shown_with_its_deadline_and_goes_when_it_is_taken_back() {
     let metadata = Metadata::start(Cloud::Ec2).unwrap();
     metadata.set("instance-life-cycle", Some("spot"));
+    metadata.set("instance-id", Some("i-0a1b2c3d4e5f60718"));
+    metadata.set("placement/availability-zone", Some("us-east-1a"));
     metadata.set("autoscaling/target-lifecycle-state", Some("InService"));
     metadata.set("spot/instance-action", Some(r#"{"action":"terminate","time":"2017-09-18T08:22:00Z"}"#));
     metadata.set("events/recommendations/rebalance", Some(r#"{"noticeTime":"2017-09-18T08:10:00Z"}"#));
@@ -48,6 +50,7 @@ fn an_ec2_spot_notice_is_shown_with_its_deadline_and_goes_when_it_is_taken_back(
     assert_eq!(page.value("gpu_node_lifecycle_info", &[("state", "InService")]), Some(1.0));
     let usage = json(&mut node);
     assert_eq!(usage["market"], "spot");
+    assert_eq!(usage["provider_id"], "aws:///us-east-1a/i-0a1b2c3d4e5f60718");
     assert_eq!(usage["notices"][0]["kind"], "spot_interruption");
     assert_eq!(usage["notices"][0]["action"], "terminate");
     assert_eq!(usage["notices"][0]["deadline"], 1_505_722_920.0);
@@ -114,6 +117,9 @@ fn gce_tells_of_preemption_and_maintenance_as_it_happens() {
     let metadata = Metadata::start(Cloud::Gce).unwrap();
     metadata.set("preempted", Some("FALSE"));
     metadata.set("maintenance-event", Some("NONE"));
+    metadata.set("project/project-id", Some("my-project"));
+    metadata.set("zone", Some("projects/123456/zones/us-central1-a"));
+    metadata.set("name", Some("gke-gpu-1"));
     metadata.set("scheduling/", Some(r#"{"automaticRestart":"FALSE","onHostMaintenance":"TERMINATE","preemptible":"TRUE","provisioningModel":"SPOT"}"#));
     let mut node = node(&metadata);
     let page = node.until("it answers", |page| up(page) == Some(1.0));
@@ -124,7 +130,9 @@ fn gce_tells_of_preemption_and_maintenance_as_it_happens() {
     node.until("both are there", |page| {
         stands(page, "preemption", "preempt") && stands(page, "maintenance", "terminate_on_host_maintenance")
     });
-    assert_eq!(json(&mut node)["notices"][0]["kind"], "preemption");
+    let usage = json(&mut node);
+    assert_eq!(usage["notices"][0]["kind"], "preemption");
+    assert_eq!(usage["provider_id"], "gce://my-project/us-central1-a/gke-gpu-1");
     metadata.set("maintenance-event", Some("NONE"));
     node.until("the maintenance is over", |page| !stands(page, "maintenance", "terminate_on_host_maintenance"));
     let calls = metadata.calls();
@@ -146,4 +154,5 @@ fn off_cloud_it_is_silent() {
     assert!(!page.series.iter().any(|series| said(&series.name)));
     let usage = json(&mut node);
     assert_eq!((&usage["market"], &usage["notices"]), (&serde_json::Value::Null, &serde_json::json!([])));
+    assert_eq!(usage["provider_id"], serde_json::Value::Null);
 }

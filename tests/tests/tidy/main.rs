@@ -36,10 +36,10 @@ const HOMES: &[(&str, &[&str])] = &[
     ("aws_sdk_", &["provider/src/cloud/aws"]),
     ("google_cloud_", &["provider/src/cloud/gcp"]),
     ("rcgen", &["provider/src/grpc/"]),
-    ("rustls", &["provider/src/grpc/", "agent/src/http/"]),
+    ("rustls", &["provider/src/grpc/", "provider/src/usage/agents/", "agent/src/http/"]),
     ("bcrypt", &["agent/src/http/users", "agent/src/config/web"]),
     ("axum", &["provider/src/http"]),
-    ("hyper", &["agent/src/http", "agent/src/notices/metadata.rs"]),
+    ("hyper", &["agent/src/http", "agent/src/notices/metadata.rs", "provider/src/usage/agents/"]),
     ("flate2", &["agent/src/http", "agent/src/exposition"]),
 ];
 

@@ -62,3 +62,17 @@ fn a_machine_that_was_not_taken_after_all_counts_again() {
     assert!(fleet.expire(Timestamp(420_000)));
     assert_eq!(target(&fleet), 1);
 }
+
+#[test]
+fn a_notice_that_is_taken_back_is_as_if_it_had_never_been_until_the_machine_is_being_ended() {
+    let mut fleet = fleet(0, 5, &["i-1"]);
+    assert_eq!(fleet.noticed(&notice("i-1", NoticeKind::Withdrawn), Timestamp(1_000)), None, "nothing was announced");
+    fleet.noticed(&notice("i-1", NoticeKind::Interruption), Timestamp(1_000));
+    assert_eq!(target(&fleet), 0);
+    assert!(fleet.noticed(&notice("i-1", NoticeKind::Withdrawn), Timestamp(2_000)).is_some());
+    assert_eq!((target(&fleet), fleet.take_leave(Timestamp(111_000)).0), (1, vec![]));
+    fleet.noticed(&notice("i-1", NoticeKind::Interruption), Timestamp(3_000));
+    assert_eq!(fleet.take_leave(Timestamp(113_000)).0.len(), 1);
+    assert_eq!(fleet.noticed(&notice("i-1", NoticeKind::Withdrawn), Timestamp(114_000)), None, "too late");
+    assert_eq!(target(&fleet), 0);
+}
