@@ -10,6 +10,7 @@ mod eks;
 mod faults;
 mod group;
 mod history;
+pub mod instance;
 mod launch;
 mod machine;
 mod moment;

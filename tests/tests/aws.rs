@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod aws {
+    /// What the agents on the nodes announce.
+    mod agents;
     /// Broken answers, expired credentials, regions that do not answer.
     mod bad_input;
     /// What moto can do, too.

@@ -17,8 +17,8 @@ use tokio::{
 use tonic::transport::{Channel, Endpoint};
 use windlass_proto::externalgrpc::{
     ExternalGrpcNode, Instance, NodeGroup, NodeGroupDecreaseTargetSizeRequest, NodeGroupDeleteNodesRequest,
-    NodeGroupIncreaseSizeRequest, NodeGroupNodesRequest, NodeGroupTargetSizeRequest, NodeGroupsRequest, RefreshRequest,
-    cloud_provider_client::CloudProviderClient, instance_status::InstanceState,
+    NodeGroupForNodeRequest, NodeGroupIncreaseSizeRequest, NodeGroupNodesRequest, NodeGroupTargetSizeRequest,
+    NodeGroupsRequest, RefreshRequest, cloud_provider_client::CloudProviderClient, instance_status::InstanceState,
 };
 use windlass_tests::{
     aws::{ACCESS_KEY, Asg, AwsCloud, REGION},
@@ -197,6 +197,14 @@ impl Stage {
     /// `Refresh`, as each loop of the autoscaler begins.
     pub(crate) async fn refresh(&mut self) -> Result<(), tonic::Status> {
         self.client.refresh(RefreshRequest {}).await.map(drop)
+    }
+
+    /// The autoscaler shows a real node, as it does in each loop.
+    pub(crate) async fn shown(&mut self, name: &str, provider_id: &str) {
+        let node =
+            ExternalGrpcNode { provider_id: provider_id.to_owned(), name: name.to_owned(), ..Default::default() };
+        let request = NodeGroupForNodeRequest { node: Some(node) };
+        self.client.node_group_for_node(request).await.unwrap();
     }
 
     /// The group's target.
