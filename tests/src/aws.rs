@@ -31,6 +31,7 @@ pub use activities::Activity;
 pub use faults::{Fault, Faults};
 pub use group::{Asg, Hook, Pace, WarmPool};
 pub use machine::{Machine, Market};
+pub use moment::written;
 pub use script::{GroupScript, ZoneScript};
 pub use server::AwsCloud;
 pub use supply::Scarcity;

@@ -10,10 +10,14 @@ mod aws {
     mod both;
     /// Launches and refusals.
     mod buying;
+    /// As whom, and at which addresses, AWS is asked.
+    mod credentials;
     /// Which groups are ours.
     mod discovery;
     /// Who calls, how often, and what is signed.
     mod manners;
+    /// AWS's own addresses, as a proxy plays them.
+    mod proxy;
     /// Machines that go, and those that must not.
     mod returning;
     /// The program, the account and the client, together.

@@ -3,8 +3,9 @@
 /// Milliseconds since 1970.
 pub(super) type Moment = u64;
 
-/// As `2026-01-02T03:04:05.678Z`.
-pub(super) fn written(at: Moment) -> String {
+/// Milliseconds since 1970 as `2026-01-02T03:04:05.678Z`.
+#[must_use]
+pub fn written(at: Moment) -> String {
     let (days, rest) = (at / 86_400_000, at % 86_400_000);
     let (year, month, day) = date(days);
     let (hour, minute, second, milli) = (rest / 3_600_000, rest / 60_000 % 60, rest / 1000 % 60, rest % 1000);

@@ -1,4 +1,4 @@
-//! The STS API: who the caller is, and temporary credentials for a web identity.
+//! The STS API: who the caller is, and temporary credentials for a web identity or for who may take a role.
 
 use serde_json::json;
 
@@ -16,7 +16,7 @@ pub(super) const CALLER: &str = "arn:aws:sts::123456789012:assumed-role/windlass
 pub(super) fn answer(account: &mut Account, request: &Request, now: Moment) -> Outcome {
     match request.action.as_str() {
         "GetCallerIdentity" => Ok(json!({"Arn": CALLER, "UserId": "AROAEXAMPLE:provider", "Account": ACCOUNT})),
-        "AssumeRoleWithWebIdentity" => {
+        "AssumeRole" | "AssumeRoleWithWebIdentity" => {
             account.keys += 1;
             let credentials = json!({
                 "AccessKeyId": format!("ASIA{:016}", account.keys), "SecretAccessKey": "not-a-secret",

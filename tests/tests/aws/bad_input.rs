@@ -256,34 +256,6 @@ async fn credentials_that_expire_leave_everything_as_it_is_until_they_are_good_a
     stage.increase("gpu", 1).await.unwrap();
 }
 
-#[tokio::test]
-async fn a_web_identitys_credentials_are_asked_for_anew_before_they_expire() {
-    let cloud = AwsCloud::start().unwrap();
-    cloud.add("gpu", gpu_group());
-    cloud.with(|account, _| account.credentials_last = Duration::from_secs(13));
-    let endpoint = cloud.endpoint();
-    let token = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(token.path(), "a web identity").unwrap();
-    let environment = [
-        ("AWS_ACCESS_KEY_ID", ""),
-        ("AWS_SECRET_ACCESS_KEY", ""),
-        ("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/windlass"),
-        ("AWS_WEB_IDENTITY_TOKEN_FILE", token.path().to_str().unwrap()),
-        ("AWS_ENDPOINT_URL_STS", &endpoint),
-    ];
-    let mut stage = Stage::prepared(cloud, &json!({}), &environment);
-    stage.start();
-    stage.until("the groups are listed", async |stage| !stage.groups().await.is_empty()).await;
-    let keys = |stage: &Stage| -> Vec<Option<String>> {
-        let mut keys: Vec<_> = stage.cloud.calls("DescribeAutoScalingGroups").into_iter().map(|it| it.key).collect();
-        keys.dedup();
-        keys
-    };
-    stage.until("a second key is used", async |stage| keys(stage).len() >= 2).await;
-    let failed = stage.cloud.with(|account, _| account.calls.iter().filter(|it| it.failed).count());
-    assert_eq!((failed, stage.groups().await.len()), (0, 1));
-}
-
 /// Waits until the page says it.
 async fn told(stage: &mut Stage, part: &str) {
     let says = async |stage: &mut Stage| stage.page("/").await.contains(part);

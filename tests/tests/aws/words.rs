@@ -1,9 +1,6 @@
 //! What people are told: the commands, the page, the warnings.
 
-use std::{
-    io::{Read as _, Write as _},
-    process::Output,
-};
+use std::process::Output;
 
 use serde_json::{Value, json};
 use windlass_proto::externalgrpc::{ExternalGrpcNode, NodeGroupForNodeRequest};
@@ -157,28 +154,6 @@ async fn doctor_tells_what_is_wrong_with_credentials() {
 }
 
 #[tokio::test]
-async fn a_pod_with_a_web_identity_is_known_by_its_role() {
-    let token = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(token.path(), "a.web.identity").unwrap();
-    let cloud = two_groups();
-    let endpoint = cloud.endpoint();
-    let environment = [
-        ("AWS_ACCESS_KEY_ID", ""),
-        ("AWS_SECRET_ACCESS_KEY", ""),
-        ("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/windlass"),
-        ("AWS_ROLE_SESSION_NAME", "provider"),
-        ("AWS_WEB_IDENTITY_TOKEN_FILE", token.path().to_str().unwrap()),
-        ("AWS_ENDPOINT_URL_STS", &endpoint),
-    ];
-    let stage = Stage::prepared(cloud, &json!({}), &environment);
-    let (code, text) = said(&stage.run(&["doctor"]));
-    assert_eq!(code, Some(0), "{text}");
-    assert!(!stage.cloud.calls("AssumeRoleWithWebIdentity").is_empty(), "{:?}", stage.cloud.actions());
-    let keys = stage.cloud.calls("DescribeAutoScalingGroups").into_iter().filter_map(|call| call.key);
-    assert!(keys.into_iter().all(|key| key.starts_with("ASIA")), "every call is signed by the role");
-}
-
-#[tokio::test]
 async fn a_gpu_node_that_registered_without_its_label_is_told_everywhere() {
     let mut stage = Stage::new(two_groups()).await;
     let id = stage.instances("gpu-spot").await.remove(0).id;
@@ -211,50 +186,6 @@ async fn a_zone_that_refused_is_shown_while_another_gives() {
     let groups: Value = serde_json::from_str(&text).unwrap();
     let spot = groups.as_array().unwrap().iter().find(|it| it["id"] == "gpu-spot").unwrap();
     assert!(spot["refusing"]["us-east-1b"]["why"].is_string() && spot["leftAlone"].is_null(), "{spot}");
-}
-
-/// Credentials as EKS Pod Identity's agent answers them, to whoever shows the pod's token; one answer for each call.
-fn pod_identity_agent() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            let mut request = [0; 4096];
-            let length = stream.read(&mut request).unwrap();
-            let shown = String::from_utf8_lossy(&request[..length]).to_ascii_lowercase();
-            let body = json!({"AccessKeyId": ACCESS_KEY, "SecretAccessKey": "-", "Token": "-", "Expiration": "2099-01-01T00:00:00Z"});
-            let body = body.to_string();
-            let (status, body) =
-                if shown.contains("authorization: the-pods-token") { (200, body) } else { (403, "{}".to_owned()) };
-            let head =
-                format!("HTTP/1.1 {status} -\r\nContent-Type: application/json\r\nContent-Length: {}", body.len());
-            write!(stream, "{head}\r\nConnection: close\r\n\r\n{body}").unwrap();
-        }
-    });
-    port
-}
-
-#[tokio::test]
-async fn a_pod_with_pod_identity_and_a_shell_with_a_profile_are_known() {
-    let token = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(token.path(), "the-pods-token").unwrap();
-    let agent = format!("http://127.0.0.1:{}/v1/credentials", pod_identity_agent());
-    let profile = tempfile::NamedTempFile::new().unwrap();
-    let text = format!("[ops]\naws_access_key_id = {ACCESS_KEY}\naws_secret_access_key = -\n");
-    std::fs::write(profile.path(), text).unwrap();
-    let path = |file: &tempfile::NamedTempFile| file.path().to_str().unwrap().to_owned();
-    for environment in [
-        [("AWS_CONTAINER_CREDENTIALS_FULL_URI", agent), ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", path(&token))],
-        [("AWS_PROFILE", "ops".to_owned()), ("AWS_SHARED_CREDENTIALS_FILE", path(&profile))],
-    ] {
-        let none = [("AWS_ACCESS_KEY_ID", ""), ("AWS_SECRET_ACCESS_KEY", "")];
-        let environment: Vec<_> =
-            none.into_iter().chain(environment.iter().map(|(name, value)| (*name, value.as_str()))).collect();
-        let stage = Stage::prepared(two_groups(), &json!({}), &environment);
-        let (code, text) = said(&stage.run(&["doctor"]));
-        assert_eq!(code, Some(0), "{environment:?}: {text}");
-    }
 }
 
 #[tokio::test]

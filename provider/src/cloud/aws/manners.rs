@@ -110,8 +110,7 @@ impl Manners {
 
     async fn send(self, request: HttpRequest, inner: SharedHttpConnector) -> Result<HttpResponse, ConnectorError> {
         let call = match request::asked(&request) {
-            // What the SDK asks for credentials and of the instance metadata: not an operation of ours.
-            Asked::Unsigned => return inner.call(request).await,
+            Asked::Credentials => return inner.call(request).await,
             Asked::Unlisted(what) => return Err(refused(format!("{what} is not in the list of calls, and not sent"))),
             Asked::Listed(call) => call,
         };

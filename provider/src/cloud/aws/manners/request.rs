@@ -8,8 +8,9 @@ use super::super::calls::{Call, find};
 /// What a request asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Asked {
-    /// Not signed: credentials and instance metadata.
-    Unsigned,
+    /// What the SDK's chain asks for credentials, and of the instance metadata: not an operation of ours. Not signed, but
+    /// for a role that a profile names.
+    Credentials,
     /// An operation of the list.
     Listed(&'static Call),
     /// Signed, and not in the list.
@@ -18,10 +19,13 @@ pub(super) enum Asked {
 
 pub(super) fn asked(request: &HttpRequest) -> Asked {
     let headers = request.headers();
-    let Some(service) = headers.get("authorization").and_then(service) else { return Asked::Unsigned };
+    let Some(service) = headers.get("authorization").and_then(service) else { return Asked::Credentials };
     let target = headers.get("x-amz-target").and_then(|target| target.rsplit('.').next());
     let action = target.or_else(|| form_action(request.body().bytes()?)).or_else(|| eks_action(request));
     let action = action.unwrap_or_default();
+    if (service, action) == ("sts", "AssumeRole") {
+        return Asked::Credentials;
+    }
     find(service, action).map_or_else(|| Asked::Unlisted(format!("{service}:{action}")), Asked::Listed)
 }
 
@@ -69,7 +73,7 @@ mod tests {
 
     fn said(request: &HttpRequest) -> String {
         match asked(request) {
-            Asked::Unsigned => "unsigned".to_owned(),
+            Asked::Credentials => "credentials".to_owned(),
             Asked::Listed(call) => call.permission(),
             Asked::Unlisted(what) => format!("not {what}"),
         }
@@ -84,8 +88,10 @@ mod tests {
             ("eks", "GET", "/clusters/c1/node-groups/gpu", "", "eks:DescribeNodegroup"),
             ("eks", "DELETE", "/clusters/c1/node-groups/gpu", "", "not eks:"),
             ("eks", "GET", "/clusters/c1", "", "not eks:"),
-            ("", "GET", "/latest/meta-data/", "", "unsigned"),
-            ("", "POST", "/", "Action=AssumeRoleWithWebIdentity", "unsigned"),
+            ("", "GET", "/latest/meta-data/", "", "credentials"),
+            ("", "POST", "/", "Action=AssumeRoleWithWebIdentity", "credentials"),
+            ("sts", "POST", "/", "Action=AssumeRole&Version=2011-06-15", "credentials"),
+            ("sts", "POST", "/", "Action=GetFederationToken&Version=2011-06-15", "not sts:GetFederationToken"),
         ] {
             assert_eq!(said(&request(service, method, path, body)), expected, "{path} {body}");
         }
