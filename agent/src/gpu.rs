@@ -152,6 +152,8 @@ pub struct Traffic {
     pub nvlink_sent_bytes: Option<f64>,
     /// Over all NVLinks, payload only.
     pub nvlink_received_bytes: Option<f64>,
+    /// Over all NVLinks and both ways, between the last two readings.
+    pub nvlink_bytes_per_second: Option<f64>,
 }
 
 /// What tells that a GPU is wearing out, or wants to be reset.

@@ -8,6 +8,7 @@ pub mod kubelet;
 pub mod metadata;
 pub mod moto;
 pub mod nvml;
+pub mod opinion;
 pub mod proc;
 pub mod program;
 pub mod prometheus;

@@ -10,9 +10,12 @@
 use super::Get::{Dcgm, DcgmBy, DcgmShared};
 use super::Kind::{Counter, Gauge};
 use super::{Family, GpuRow, Kind};
-use crate::gpu::{Gpm, Gpu, MigInstance};
+use crate::gpu::{Gpm, MigInstance};
 
+mod further;
 mod xid;
+
+pub(super) use further::FURTHER;
 
 const MIB: f64 = 1_048_576.0;
 
@@ -72,12 +75,6 @@ fn count(value: Option<u64>) -> Option<f64> {
 
 fn flag(value: Option<bool>) -> Option<f64> {
     value.map(|is| f64::from(u8::from(is)))
-}
-
-/// Nanoseconds for which a reason held clocks down.
-fn violation(gpu: &Gpu, reason: &str) -> Option<f64> {
-    let throttled = gpu.throttled.iter().find(|throttled| throttled.reason == reason)?;
-    Some((throttled.seconds * 1e9).round())
 }
 
 /// What dcgm-exporter shows where nobody says otherwise.
@@ -171,6 +168,13 @@ pub(super) const FAMILIES: &[Family] = &[
         get: DcgmBy(xid::last),
     },
     row(
+        ["DCGM_FI_DEV_NVLINK_BANDWIDTH_TOTAL", "DCGM_FI_DEV_NVLINK_THROUGHPUT_TOTAL"],
+        Gauge,
+        "MB/s",
+        "Megabytes per second over all NVLinks, both ways: a rate, though dcgm-exporter's own file has it as a counter.",
+        |row| row.gpu.gpu.traffic.nvlink_bytes_per_second.map(|rate| (rate / 1_024_000.0).trunc()),
+    ),
+    row(
         ["DCGM_FI_DEV_PCIE_REPLAY_COUNTER", "DCGM_FI_DEV_PCIE_REPLAY_TOTAL"],
         Counter,
         "packets",
@@ -234,163 +238,3 @@ pub(super) const FAMILIES: &[Family] = &[
         |row| gpm(row, |gpm| gpm.pcie_received),
     ),
 ];
-
-/// What a counters CSV may ask for besides.
-pub(super) const FURTHER: &[Family] = &[
-    profiling(
-        ["DCGM_FI_PROF_SM_ACTIVE", "DCGM_FI_PROF_SM_UTIL_RATIO"],
-        "ratio",
-        "Part of the time in which an SM had a warp, averaged over the SMs, 0 to 1 (Hopper and newer).",
-        |row| part(row, |gpm| gpm.sm_active),
-        |instance| instance_part(instance, |gpm| gpm.sm_active),
-    ),
-    profiling(
-        ["DCGM_FI_PROF_SM_OCCUPANCY", "DCGM_FI_PROF_SM_OCCUPANCY_RATIO"],
-        "ratio",
-        "Warps in flight, of those that fit, 0 to 1 (Hopper and newer).",
-        |row| part(row, |gpm| gpm.sm_occupancy),
-        |instance| instance_part(instance, |gpm| gpm.sm_occupancy),
-    ),
-    profiling(
-        ["DCGM_FI_PROF_PIPE_FP64_ACTIVE", "DCGM_FI_PROF_FP64_UTIL_RATIO"],
-        "ratio",
-        "Part of the time in which the FP64 pipes worked, 0 to 1 (Hopper and newer).",
-        |row| part(row, |gpm| gpm.fp64),
-        |instance| instance_part(instance, |gpm| gpm.fp64),
-    ),
-    profiling(
-        ["DCGM_FI_PROF_PIPE_FP32_ACTIVE", "DCGM_FI_PROF_FP32_UTIL_RATIO"],
-        "ratio",
-        "Part of the time in which the FP32 pipes worked, 0 to 1 (Hopper and newer).",
-        |row| part(row, |gpm| gpm.fp32),
-        |instance| instance_part(instance, |gpm| gpm.fp32),
-    ),
-    profiling(
-        ["DCGM_FI_PROF_PIPE_FP16_ACTIVE", "DCGM_FI_PROF_FP16_UTIL_RATIO"],
-        "ratio",
-        "Part of the time in which the FP16 pipes worked, 0 to 1 (Hopper and newer).",
-        |row| part(row, |gpm| gpm.fp16),
-        |instance| instance_part(instance, |gpm| gpm.fp16),
-    ),
-    kept(
-        "DCGM_FI_PROF_NVLINK_TX_BYTES",
-        Gauge,
-        "bytes/s",
-        "Bytes per second sent over NVLink (Hopper and newer).",
-        |row| gpm(row, |gpm| gpm.nvlink_sent),
-    ),
-    kept(
-        "DCGM_FI_PROF_NVLINK_RX_BYTES",
-        Gauge,
-        "bytes/s",
-        "Bytes per second received over NVLink (Hopper and newer).",
-        |row| gpm(row, |gpm| gpm.nvlink_received),
-    ),
-    Family {
-        name: "DCGM_FI_DEV_FB_TOTAL",
-        renamed: None,
-        kind: Gauge,
-        unit: "MiB",
-        help: "Frame buffer memory of the GPU (in MiB).",
-        get: Dcgm {
-            gpu: |row| row.gpu.gpu.memory.map(|memory| mebibytes(memory.total)),
-            instance: |instance| instance.memory.map(|memory| mebibytes(memory.total)),
-        },
-    },
-    Family {
-        name: "DCGM_FI_DEV_FB_USED_PERCENT",
-        renamed: Some("DCGM_FI_DEV_FB_USED_RATIO"),
-        kind: Gauge,
-        unit: "ratio",
-        help: "Part of the frame buffer in use, of what is not reserved, 0 to 1.",
-        get: Dcgm { gpu: |row| used(row.gpu.gpu.memory), instance: |instance| used(instance.memory) },
-    },
-    row(
-        ["DCGM_FI_DEV_POWER_USAGE_INSTANT", "DCGM_FI_DEV_BOARD_POWER_RAW_WATTS"],
-        Gauge,
-        "watts",
-        "Power draw of the moment (in W).",
-        |row| row.gpu.gpu.power_instant_watts,
-    ),
-    row(
-        ["DCGM_FI_DEV_ENFORCED_POWER_LIMIT", "DCGM_FI_DEV_BOARD_POWER_LIMIT_ENFORCED_WATTS"],
-        Gauge,
-        "watts",
-        "Power limit that the board keeps to (in W).",
-        |row| row.gpu.gpu.power_limit_watts,
-    ),
-    kept("DCGM_FI_DEV_VIDEO_CLOCK", Gauge, "MHz", "Clock of the video engines (in MHz).", |row| {
-        row.gpu.gpu.video_clock_hertz.map(|hertz| hertz / 1e6)
-    }),
-    kept("DCGM_FI_DEV_MIG_MODE", Gauge, "0 or 1", "Whether MIG is on.", |row| {
-        row.gpu.gpu.up.then(|| f64::from(u8::from(row.gpu.gpu.mig.is_some())))
-    }),
-    kept("DCGM_FI_DEV_POWER_VIOLATION", Counter, "nanoseconds", "Time held down by the power limit (in ns).", |row| {
-        violation(&row.gpu.gpu, "sw_power_cap")
-    }),
-    kept("DCGM_FI_DEV_THERMAL_VIOLATION", Counter, "nanoseconds", "Time held down by heat (in ns).", |row| {
-        violation(&row.gpu.gpu, "thermal")
-    }),
-    kept("DCGM_FI_DEV_SYNC_BOOST_VIOLATION", Counter, "nanoseconds", "Time held down by sync boost (in ns).", |row| {
-        violation(&row.gpu.gpu, "sync_boost")
-    }),
-    kept(
-        "DCGM_FI_DEV_BOARD_LIMIT_VIOLATION",
-        Counter,
-        "nanoseconds",
-        "Time held down by the board's limit (in ns).",
-        |row| violation(&row.gpu.gpu, "board_limit"),
-    ),
-    kept("DCGM_FI_DEV_LOW_UTIL_VIOLATION", Counter, "nanoseconds", "Time held down by low use (in ns).", |row| {
-        violation(&row.gpu.gpu, "low_utilization")
-    }),
-    kept(
-        "DCGM_FI_DEV_RELIABILITY_VIOLATION",
-        Counter,
-        "nanoseconds",
-        "Time held down by reliability (in ns).",
-        |row| violation(&row.gpu.gpu, "reliability"),
-    ),
-    kept("DCGM_FI_DEV_ECC_SBE_VOL_TOTAL", Counter, "errors", "Single-bit errors since the driver was loaded.", |row| {
-        count(row.gpu.gpu.health.ecc_volatile.corrected)
-    }),
-    kept("DCGM_FI_DEV_ECC_DBE_VOL_TOTAL", Counter, "errors", "Double-bit errors since the driver was loaded.", |row| {
-        count(row.gpu.gpu.health.ecc_volatile.uncorrected)
-    }),
-    kept("DCGM_FI_DEV_ECC_SBE_AGG_TOTAL", Counter, "errors", "Single-bit errors in the GPU's life.", |row| {
-        count(row.gpu.gpu.health.ecc_aggregate.corrected)
-    }),
-    kept("DCGM_FI_DEV_ECC_DBE_AGG_TOTAL", Counter, "errors", "Double-bit errors in the GPU's life.", |row| {
-        count(row.gpu.gpu.health.ecc_aggregate.uncorrected)
-    }),
-    row(
-        ["DCGM_FI_DEV_RETIRED_SBE", "DCGM_FI_DEV_PAGE_RETIRED_SBE_TOTAL"],
-        Counter,
-        "pages",
-        "Pages retired for single-bit errors.",
-        |row| count(row.gpu.gpu.health.retired_single_bit),
-    ),
-    row(
-        ["DCGM_FI_DEV_RETIRED_DBE", "DCGM_FI_DEV_PAGE_RETIRED_DBE_TOTAL"],
-        Counter,
-        "pages",
-        "Pages retired for double-bit errors.",
-        |row| count(row.gpu.gpu.health.retired_double_bit),
-    ),
-    row(
-        ["DCGM_FI_DEV_RETIRED_PENDING", "DCGM_FI_DEV_PAGE_RETIRED_PENDING"],
-        Gauge,
-        "0 or 1",
-        "Whether a page waits to be retired.",
-        |row| flag(row.gpu.gpu.health.retired_pending),
-    ),
-    kept("DCGM_FI_DEV_ROW_REMAP_PENDING", Gauge, "0 or 1", "Whether a row waits to be remapped.", |row| {
-        flag(row.gpu.gpu.health.remap_pending)
-    }),
-];
-
-fn used(memory: Option<crate::gpu::Memory>) -> Option<f64> {
-    let memory = memory?;
-    let usable = memory.total.saturating_sub(memory.reserved);
-    (usable > 0).then(|| memory.used as f64 / usable as f64)
-}

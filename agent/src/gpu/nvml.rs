@@ -7,6 +7,7 @@ mod errors;
 mod events;
 mod fields;
 mod gpm;
+mod links;
 mod mig;
 mod processes;
 mod raw;

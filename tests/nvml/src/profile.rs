@@ -65,6 +65,21 @@ pub struct Gpu {
     pub process_samples_every: u64,
     /// Whether GPM answers, where it should differ from the model.
     pub gpm: Option<bool>,
+    /// Which counters of its NVLinks count.
+    pub nvlink: NvlinkCounters,
+}
+
+/// Which counters of NVLink count, by generation and driver.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NvlinkCounters {
+    /// KiB, of each link and of all.
+    #[default]
+    All,
+    /// KiB of each link; those of all links stand at 0, as in NVIDIA's mock.
+    Links,
+    /// Bytes of each link, as NVLink 5 counts them, and nothing else.
+    LinkBytes,
 }
 
 /// Wear and damage, as the driver tells it.

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use windlass_tests::nvml::{AnswerName, Curve, EccErrors, Fault, Health, Mig, ModelName, Process, Profile, mig_uuid};
+use windlass_tests::nvml::{
+    AnswerName, Curve, EccErrors, Fault, Health, Mig, ModelName, NvlinkCounters, Process, Profile, mig_uuid,
+};
 use windlass_tests::scrape::Page;
 
 use crate::agent::node::{Node, main_of, moving, runs, sharer};
@@ -247,6 +249,30 @@ fn nvlink_and_pcie_throughput_without_the_20_ms_block() {
     let grown = |page: &Page| counters(page).iter().zip(&before).all(|(now, before)| now > before);
     let page = node.until("they grow", grown);
     assert_eq!(page.value("gpu_device_up", FIRST), Some(1.0));
+}
+
+#[test]
+fn nvlink_is_counted_link_by_link_where_the_driver_has_no_sum() {
+    let mut profile = Profile::idle(ModelName::H100, 3);
+    for (gpu, counters) in
+        [NvlinkCounters::All, NvlinkCounters::Links, NvlinkCounters::LinkBytes].into_iter().enumerate()
+    {
+        let gpu = profile.gpu(gpu as u32);
+        (gpu.nvlink, gpu.energy_mj) = (counters, Some(64_000));
+    }
+    let mut node = alone(&profile);
+    let page = node.until("all are counted", |page| page.select("gpu_device_nvlink_sent_bytes_total", &[]).len() == 3);
+    for gpu in ["0", "1", "2"] {
+        for way in ["sent", "received"] {
+            let bytes = page.value(&format!("gpu_device_nvlink_{way}_bytes_total"), &[("gpu", gpu)]);
+            assert_eq!(bytes, Some(18.0 * 1_024_000.0), "GPU {gpu}, {way}");
+        }
+    }
+    // A rate in MB/s: 40 W and more are some hundred mJ a tick, and each mJ is 16 bytes on each of 18 links in each direction.
+    profile.gpus.values_mut().for_each(|gpu| gpu.energy_mj = None);
+    profile.gpu(0).processes = vec![Process::new(100, 100.0, 1_000)];
+    let mut node = alone(&profile);
+    node.until("traffic moves", |page| page.value("DCGM_FI_DEV_NVLINK_BANDWIDTH_TOTAL", FIRST) > Some(0.0));
 }
 
 #[test]

@@ -59,6 +59,15 @@ impl Node {
         Self { gpus, kubelet, host, agent, _runtime: runtime, scraper }
     }
 
+    /// A node with whatever GPUs the library has that `NVML_LIBRARY` names, else with these: for what does not depend on them.
+    pub(crate) fn on_any(profile: &Profile, settings: impl FnOnce(&mut Config)) -> Self {
+        let settings = |config: &mut Config, gpus: &Gpus| {
+            config.nvml_library = Some(windlass_tests::opinion::library(gpus));
+            settings(config);
+        };
+        Self::configured(profile, vec![], |_| (), settings)
+    }
+
     /// Where the agent listens.
     pub(crate) fn address(&self) -> std::net::SocketAddr {
         self.agent.address

@@ -104,8 +104,10 @@ fn spawn((gpus, kubelet, host, root): &(Gpus, Kubelet, Host, tempfile::TempDir),
 #[test]
 fn feature_49_everything_is_read_without_capabilities_on_a_read_only_root() {
     let agent = Confined::start();
-    let page = agent.until("the pod's use", |page| page.value("gpu_utilization", &[("pod", "trainer")]) == Some(75.0));
-    assert_eq!(page.value("windlass_agent_kubelet_up", &[]), Some(1.0));
+    agent.until("the pod's use, and the kubelet's word", |page| {
+        page.value("gpu_utilization", &[("pod", "trainer")]) == Some(75.0)
+            && page.value("windlass_agent_kubelet_up", &[]) == Some(1.0)
+    });
     for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
         assert_eq!(agent.status(set), "0000000000000000", "{set}");
     }

@@ -8,11 +8,13 @@ use std::time::Duration;
 use nvml_wrapper::Nvml;
 use nvml_wrapper::enum_wrappers::device::{Clock, TemperatureSensor};
 use nvml_wrapper::error::NvmlError;
+use nvml_wrapper::struct_wrappers::device::MemoryInfo;
 
 use super::calls::{Calls, Log, Paced, Refused, open};
 use super::errors::{Meaning, cause, meaning};
 use super::fields::{Batch, LASTING, MOVING, Values, fabric_state};
 use super::gpm::Gpms;
+use super::links::Links;
 use super::mig::{self, Slice};
 use super::processes::Processes;
 use super::raw::Handle;
@@ -39,6 +41,7 @@ pub(super) struct Card {
     moving: Batch,
     lasting: Batch,
     gpms: Gpms,
+    links: Links,
     /// The MIG instances; absent while MIG is off.
     slices: Option<Vec<Slice>>,
     layout_due: Duration,
@@ -63,6 +66,7 @@ impl Card {
             moving: Batch::new("field_values", MOVING),
             lasting: Batch::new("lasting_field_values", LASTING),
             gpms: Gpms::default(),
+            links: Links::default(),
             slices: None,
             layout_due: Duration::ZERO,
             power_limit: Paced::default(),
@@ -101,6 +105,7 @@ impl Card {
         } else {
             self.moving.forget();
             self.lasting.forget();
+            self.links.forget();
         }
         (if answered && !lost { gpu } else { self.down(lost) }, broken)
     }
@@ -154,7 +159,7 @@ impl Card {
         }
         read.mig = self.instances(gpu, calls);
         let wear = self.wear(gpu, calls);
-        read.traffic = moving.traffic(&wear);
+        read.traffic = moving.traffic(&wear, self.links.read(gpu, moving.nvlink(), calls));
         read.health = self.health(gpu, &wear, calls);
         read
     }
@@ -196,19 +201,43 @@ fn identity(index: u32, handle: &Handle) -> Identity {
     }
 }
 
-/// Headers disagree on whether `used` includes what is reserved, so it is derived.
 pub(super) fn memory(handle: &Handle) -> Result<Memory, NvmlError> {
     match handle.device().memory_info() {
         Ok(info) => {
-            let used = info.total.saturating_sub(info.free).saturating_sub(info.reserved);
-            Ok(Memory { total: info.total, used, free: info.free, reserved: info.reserved })
+            let MemoryInfo { total, free, reserved, used, .. } = info;
+            Ok(Memory { total, used: unreserved(total, free, reserved, used), free, reserved })
         }
         Err(NvmlError::FailedToLoadSymbol(_)) => handle.memory_v1(),
         Err(error) => Err(error),
     }
 }
 
+/// What programs hold. Headers disagree on whether `used` includes what is reserved, so it is derived; where the driver's figures do not add up
+/// either way, its word counts.
+fn unreserved(total: u64, free: u64, reserved: u64, used: u64) -> u64 {
+    let derived = total.saturating_sub(free).saturating_sub(reserved);
+    if used == derived || used == derived.saturating_add(reserved) { derived } else { used }
+}
+
 /// Joules out of the driver's millijoules, exact to 2^53 mJ (285 years at 1 kW).
 fn joules(millijoules: u64) -> f64 {
     millijoules as f64 / 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_in_use_leaves_out_what_is_reserved_however_the_driver_counts() {
+        for (total, free, reserved, used, expect, what) in [
+            (80, 70, 2, 8, 8, "used leaves it out"),
+            (80, 70, 2, 10, 8, "used has it in"),
+            (80, 80, 0, 0, 0, "nothing is used"),
+            (40, 0, 0, 0, 0, "nothing is free and nothing used: what is used is what the driver says"),
+            (80, 90, 2, 1, 1, "more is free than there is"),
+        ] {
+            assert_eq!(unreserved(total, free, reserved, used), expect, "{what}");
+        }
+    }
 }

@@ -6,6 +6,7 @@ use nvml_wrapper::error::NvmlError;
 
 use super::calls::Calls;
 use super::errors::Meaning;
+use super::links::{Bytes, Carried};
 use super::raw::Handle;
 use crate::gpu::{EccErrors, Health, Traffic};
 
@@ -137,15 +138,20 @@ impl Values {
         self.get(word).map(|milliwatts| milliwatts / 1e3)
     }
 
-    /// Counters of links. NVLink counts KiB, PCIe bytes.
-    pub(super) fn traffic(&self, lasting: &Self) -> Traffic {
-        let kibibytes = |word| self.get(word).map(|count| count * KIBIBYTE);
+    /// Bytes over all NVLinks, which count KiB.
+    pub(super) fn nvlink(&self) -> Option<Bytes> {
+        Some((self.get("nvlink_sent")? * KIBIBYTE, self.get("nvlink_received")? * KIBIBYTE))
+    }
+
+    /// Counters of links. PCIe counts bytes.
+    pub(super) fn traffic(&self, lasting: &Self, nvlink: Carried) -> Traffic {
         Traffic {
             pcie_sent_bytes: self.get("pcie_sent"),
             pcie_received_bytes: self.get("pcie_received"),
             pcie_replays: lasting.count("pcie_replays"),
-            nvlink_sent_bytes: kibibytes("nvlink_sent"),
-            nvlink_received_bytes: kibibytes("nvlink_received"),
+            nvlink_sent_bytes: nvlink.bytes.map(|(sent, _)| sent),
+            nvlink_received_bytes: nvlink.bytes.map(|(_, received)| received),
+            nvlink_bytes_per_second: nvlink.bytes_per_second,
         }
     }
 
@@ -216,9 +222,14 @@ mod tests {
 
     #[test]
     fn links_are_counted_in_bytes_and_health_in_words() {
-        let values =
-            Values(vec![("nvlink_sent", 2.0), ("pcie_sent", 7.0), ("recovery_action", 1.0), ("remap_failed", 1.0)]);
-        let traffic = values.traffic(&Values::default());
+        let values = Values(vec![
+            ("nvlink_sent", 2.0),
+            ("nvlink_received", 1.0),
+            ("pcie_sent", 7.0),
+            ("recovery_action", 1.0),
+            ("remap_failed", 1.0),
+        ]);
+        let traffic = values.traffic(&Values::default(), Carried { bytes: values.nvlink(), bytes_per_second: None });
         assert_eq!(
             (traffic.nvlink_sent_bytes, traffic.pcie_sent_bytes, traffic.pcie_replays),
             (Some(2048.0), Some(7.0), None)

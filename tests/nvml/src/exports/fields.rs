@@ -8,6 +8,7 @@ use crate::answer::{Code, INVALID_ARGUMENT, NOT_SUPPORTED};
 use crate::exports::power;
 use crate::handle::Target;
 use crate::model::Architecture;
+use crate::profile::NvlinkCounters;
 
 const UNSIGNED_INT: nvmlValueType_t = 1;
 const UNSIGNED_LONG_LONG: nvmlValueType_t = 3;
@@ -33,11 +34,25 @@ fn nvlink_kib(target: &mut Target<'_>, scope: u32) -> Result<Value, Code> {
         return Err(NOT_SUPPORTED);
     }
     let total = power::energy_mj(target)? / 64;
+    match (scope, target.device().gpu.nvlink) {
+        (_, NvlinkCounters::LinkBytes) => return Err(NOT_SUPPORTED),
+        (ALL_LINKS, NvlinkCounters::Links) => return Ok(long(0)),
+        _ => {}
+    }
     match scope {
         ALL_LINKS => Ok(long(total * u64::from(links))),
         link if link < links => Ok(long(total)),
         _ => Err(INVALID_ARGUMENT),
     }
+}
+
+/// The same in bytes, of one link.
+fn nvlink_bytes(target: &mut Target<'_>, scope: u32) -> Result<Value, Code> {
+    let counts = target.whole()?.gpu.nvlink == NvlinkCounters::LinkBytes;
+    if !counts || scope >= target.device().model.nvlinks {
+        return Err(NOT_SUPPORTED);
+    }
+    Ok(long(power::energy_mj(target)? * 16))
 }
 
 /// Whether the driver numbers fields as 580.82 and newer do.
@@ -71,6 +86,7 @@ fn answer(target: &mut Target<'_>, field: u32, scope: u32) -> Result<Value, Code
         }
         83 | 191 => Ok(long(power::energy_mj(target)?)),
         138..=141 => nvlink_kib(target, scope),
+        202 | 204 => nvlink_bytes(target, scope),
         185 if modern => Ok(int(power::average_mw(target)?)),
         186 if modern => Ok(int(power::usage_mw(target)?)),
         197 | 198 => Ok(long(power::energy_mj(target)? * 1024)),
