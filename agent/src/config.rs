@@ -170,6 +170,9 @@ pub struct Args {
     /// TLS, basic authentication, headers: a file in the format of Prometheus' exporter-toolkit, read again when it changes
     #[arg(long, env = "WINDLASS_WEB_CONFIG_FILE", value_name = "FILE")]
     pub web_config_file: Option<PathBuf>,
+    /// A folder in which a batch system's prolog writes the ids of jobs, a file for each GPU, as for dcgm-exporter
+    #[arg(long, env = "WINDLASS_HPC_JOB_MAPPING_DIR", value_name = "PATH")]
+    pub hpc_job_mapping_dir: Option<PathBuf>,
     /// Most series on a page: what is over is left out and counted, so that a wrong plugin does not fill a Prometheus
     #[arg(long, env = "WINDLASS_MAX_SERIES", value_name = "NUMBER", default_value = "20000", value_parser = at_least_one)]
     pub max_series: usize,
@@ -237,6 +240,8 @@ pub struct Config {
     pub collectors: Option<PathBuf>,
     /// TLS and basic authentication.
     pub web_config_file: Option<PathBuf>,
+    /// Where a batch system tells its jobs.
+    pub hpc_job_mapping_dir: Option<PathBuf>,
     /// Most series on a page.
     pub max_series: usize,
     /// How much is logged.
@@ -268,6 +273,7 @@ impl Default for Config {
             dcgm_names: DcgmNames::Compat,
             collectors: None,
             web_config_file: None,
+            hpc_job_mapping_dir: None,
             max_series: 20_000,
             log: tracing::Level::INFO,
             out_of_reach: limits::OUT_OF_REACH,
@@ -297,6 +303,7 @@ impl From<Args> for Config {
             dcgm_names: args.dcgm_names,
             collectors: args.collectors.filter(given),
             web_config_file: args.web_config_file.filter(given),
+            hpc_job_mapping_dir: args.hpc_job_mapping_dir.filter(given),
             max_series: args.max_series,
             log: args.log,
             out_of_reach: limits::OUT_OF_REACH,
@@ -340,54 +347,4 @@ fn interval(text: &str) -> Result<Duration, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::CommandFactory as _;
-
-    #[test]
-    fn every_flag_is_documented_and_has_a_twin() {
-        let command = Args::command();
-        command.clone().debug_assert();
-        for argument in
-            command.get_arguments().filter(|argument| !["once", "json"].contains(&argument.get_long().unwrap()))
-        {
-            let long = argument.get_long().unwrap();
-            let twin = format!("WINDLASS_{}", long.to_uppercase().replace('-', "_"));
-            assert_eq!(argument.get_env().and_then(|env| env.to_str()), Some(twin.as_str()));
-            assert!(argument.get_help().is_some(), "{long}");
-        }
-    }
-
-    #[test]
-    fn intervals_have_units_and_bounds() {
-        for (text, expect) in [
-            ("100ms", Some(100)),
-            ("1s", Some(1_000)),
-            ("1m", Some(60_000)),
-            ("99ms", None),
-            ("61s", None),
-            ("1", None),
-            ("", None),
-            ("-1s", None),
-            ("18446744073709551615m", None),
-        ] {
-            assert_eq!(interval(text).ok(), expect.map(Duration::from_millis), "{text}");
-        }
-    }
-
-    #[test]
-    fn empty_paths_switch_a_source_off() {
-        let args = Args::parse_from([
-            "windlass-agent",
-            "--kubelet-socket",
-            "",
-            "--kubelet-checkpoint=",
-            "--dcgm-names",
-            "4.6",
-        ]);
-        let config = Config::from(args);
-        assert_eq!((config.kubelet_socket, config.kubelet_checkpoint), (None, None));
-        assert_eq!(config.dcgm_names, DcgmNames::V46);
-        assert!(!config.node_name.is_empty());
-    }
-}
+mod tests;

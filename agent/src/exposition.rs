@@ -5,6 +5,7 @@ pub mod forms;
 
 mod labels;
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 
 use self::labels::{Labels, by, dcgm_labels, gpu_labels, instances, share_labels};
@@ -13,6 +14,7 @@ use crate::attribution::Snapshot;
 use crate::attribution::totals::Totals;
 use crate::families::choice::Choice;
 use crate::families::{self, Family, Get, GpuRow, Kind, Own, Sample, ShareRow};
+use crate::gpu::MigInstance;
 use crate::pods::identity::Identities;
 
 /// What a page is made from.
@@ -148,6 +150,8 @@ struct Rows<'a> {
     dcgm_gpu: Vec<Labels>,
     dcgm_share: Vec<Labels>,
     dcgm_rest: Vec<Labels>,
+    /// GPU instances that nobody holds, with DCGM's labels.
+    free: Vec<(&'a MigInstance, Labels)>,
 }
 
 impl<'a> Rows<'a> {
@@ -171,9 +175,16 @@ impl<'a> Rows<'a> {
             node: sources.node,
             gpu: gpus.iter().map(|row| gpu_labels(row, sources.node)).collect(),
             share: shares.iter().map(|row| share_labels(row, sources)).collect(),
-            dcgm_gpu: gpus.iter().enumerate().map(|(at, row)| dcgm_labels(row, holder(&shares, at), sources)).collect(),
-            dcgm_share: shares.iter().map(|row| dcgm_labels(row, Some(row), sources)).collect(),
-            dcgm_rest: gpus.iter().map(|row| dcgm_labels(row, None, sources)).collect(),
+            dcgm_gpu: gpus
+                .iter()
+                .enumerate()
+                .map(|(at, row)| dcgm_labels(row, holder(&shares, at), None, sources))
+                .collect(),
+            dcgm_share: shares.iter().map(|row| dcgm_labels(row, Some(row), row.instance, sources)).collect(),
+            dcgm_rest: gpus.iter().map(|row| dcgm_labels(row, None, None, sources)).collect(),
+            free: free(&gpus, &shares)
+                .map(|(row, instance)| (instance, dcgm_labels(row, None, Some(instance), sources)))
+                .collect(),
             gpus,
             shares,
         }
@@ -195,6 +206,11 @@ impl<'a> Rows<'a> {
             Get::Dcgm { gpu, instance } => {
                 block.each(&self.dcgm_gpu, gpus.iter().map(gpu));
                 block.each(&self.dcgm_share, shares.iter().map(|row| instance(row.instance?)));
+                for (free, labels) in &self.free {
+                    if let Some(value) = instance(free) {
+                        block.series(labels, value);
+                    }
+                }
             }
             Get::DcgmShared { share, rest } => {
                 // An exclusive GPU has one series, its holder's; the rest appears only where there is a rest.
@@ -212,6 +228,18 @@ impl<'a> Rows<'a> {
             Get::Own(get) => block.samples(get(own)),
         }
     }
+}
+
+/// One MIG device of each GPU instance in which no container has a share.
+fn free<'r, 'a>(
+    gpus: &'r [GpuRow<'a>],
+    shares: &[ShareRow<'a>],
+) -> impl Iterator<Item = (&'r GpuRow<'a>, &'a MigInstance)> {
+    let id = |gpu: usize, instance: &MigInstance| Some((gpu, instance.gpu_instance?));
+    let mut seen: BTreeSet<_> = shares.iter().filter_map(|row| id(row.share.gpu, row.instance?)).collect();
+    let all =
+        gpus.iter().enumerate().flat_map(|(at, row)| row.gpu.gpu.mig.iter().flatten().map(move |mig| (at, row, mig)));
+    all.filter_map(move |(at, row, instance)| seen.insert(id(at, instance)?).then_some((row, instance)))
 }
 
 /// The one share that holds a whole GPU.

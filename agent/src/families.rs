@@ -18,6 +18,7 @@ use crate::attribution::{GpuUse, InstanceUse, Share};
 use crate::config::DcgmNames;
 use crate::exposition::Dropped;
 use crate::gpu::MigInstance;
+use crate::jobs::Jobs;
 use crate::live::Reloads;
 use crate::notices::Seen;
 
@@ -156,6 +157,8 @@ pub struct Own<'a> {
     pub node: &'a str,
     /// What the cloud says about the machine.
     pub seen: Option<&'a Seen>,
+    /// What a batch system says of its jobs.
+    pub jobs: Option<&'a Jobs>,
     /// Version of the agent.
     pub version: &'a str,
     /// Version of the driver.

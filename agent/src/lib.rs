@@ -12,6 +12,7 @@ pub mod exposition;
 pub mod families;
 pub mod gpu;
 pub mod http;
+pub mod jobs;
 #[cfg(feature = "kube")]
 pub mod kube_api;
 pub mod live;
@@ -83,7 +84,10 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         );
     }
     tasks.spawn(notices::follow(Arc::clone(&live), Arc::clone(&board), clock, stop.clone()));
-    let sampler = Sampler::new(Arc::clone(&live), gpus, (pods, board), (clock, ready.clone()), Arc::clone(&latest));
+    let jobs = jobs::Latest::default();
+    tasks.spawn(jobs::follow(Arc::clone(&live), Arc::clone(&jobs), stop.clone()));
+    let sampler =
+        Sampler::new(Arc::clone(&live), gpus, (pods, board, jobs), (clock, ready.clone()), Arc::clone(&latest));
     tasks.spawn(sampler.run(stop.clone()));
     tasks.spawn(http::serve(listener, http::Views { latest, ready, clock, live: Arc::clone(&live) }, stop.clone()));
     tasks.spawn(live.follow(stop.clone()));

@@ -19,6 +19,7 @@ use crate::exposition::{self, Dropped, Page, Sources};
 use crate::families::Own;
 use crate::gpu::thread::{Answer, GpuThread};
 use crate::gpu::{Absence, CallLog, Reading};
+use crate::jobs;
 use crate::live::Live;
 use crate::notices;
 use crate::pods::poll::{Pods, Shared};
@@ -49,6 +50,7 @@ pub struct Sampler {
     gpus: GpuThread,
     pods: Arc<Shared>,
     notices: Arc<notices::Board>,
+    jobs: jobs::Latest,
     clock: Clock,
     ready: Ready,
     latest: Latest,
@@ -81,7 +83,7 @@ impl Sampler {
     pub fn new(
         live: Arc<Live>,
         gpus: GpuThread,
-        (pods, notices): (Arc<Shared>, Arc<notices::Board>),
+        (pods, notices, jobs): (Arc<Shared>, Arc<notices::Board>, jobs::Latest),
         (clock, ready): (Clock, Ready),
         latest: Latest,
     ) -> Self {
@@ -94,6 +96,7 @@ impl Sampler {
             gpus,
             pods,
             notices,
+            jobs,
             clock,
             ready,
             latest,
@@ -209,8 +212,8 @@ impl Sampler {
     }
 
     fn publish(&mut self, snapshot: &Snapshot, pods: &Pods, now: Duration, unix: f64) -> anyhow::Result<()> {
-        let seen = self.notices.load();
-        let own = Own { seen: Some(&seen), ..self.own(snapshot, pods, now) };
+        let (seen, jobs) = (self.notices.load(), self.jobs.load_full());
+        let own = Own { seen: Some(&seen), jobs: Some(&jobs), ..self.own(snapshot, pods, now) };
         let choice = self.live.choice();
         let sources = Sources {
             snapshot,
@@ -260,6 +263,7 @@ impl Sampler {
         Own {
             node: &self.config.node_name,
             seen: None,
+            jobs: None,
             version: env!("CARGO_PKG_VERSION"),
             driver_version: snapshot.driver_version.as_deref(),
             nvml_absence: self.state.absence.as_ref().map(|absence| absence.cause),

@@ -46,6 +46,7 @@ fn parsers() -> Vec<Parser> {
         Parser { name: "gce-metadata", parse: gce_metadata, real: texts(GCE_METADATA) },
         Parser { name: "counters-csv", parse: counters_csv, real: texts(COUNTERS) },
         Parser { name: "web-config", parse: web_config, real: texts(WEB_CONFIGS) },
+        Parser { name: "hpc-jobs", parse: hpc_jobs, real: texts(&["0\n4711\n", "2.7\n12_1\n12_2"]) },
         Parser { name: "metadata-dates", parse: metadata_dates, real: texts(METADATA_DATES) },
     ]
 }
@@ -149,6 +150,13 @@ fn ec2_metadata(bytes: &[u8]) {
 fn gce_metadata(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let _notices = (gce::preempted(&text, 1.0), gce::maintenance(&text, 1.0), gce::market(bytes));
+}
+
+/// The first line is the file's name.
+fn hpc_jobs(bytes: &[u8]) {
+    let end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
+    let (name, text) = bytes.split_at(end);
+    let _jobs = windlass_agent::jobs::parse(&String::from_utf8_lossy(name), text);
 }
 
 fn metadata_dates(bytes: &[u8]) {

@@ -39,6 +39,7 @@ impl Config {
             dcgm_names,
             collectors,
             web_config_file,
+            hpc_job_mapping_dir,
             max_series,
             log,
             out_of_reach: _,
@@ -66,6 +67,7 @@ impl Config {
             node_name,
             dcgm_names,
             collectors,
+            hpc_job_mapping_dir,
             max_series,
             log,
             ..self.clone()
@@ -106,6 +108,7 @@ mod tests {
         ("kubeconfig", "/a", false),
         ("collectors", "/a", true),
         ("web-config-file", "/a", false),
+        ("hpc-job-mapping-dir", "/a", true),
         ("max-series", "7", true),
         ("log", "debug", true),
     ];

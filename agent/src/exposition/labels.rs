@@ -133,7 +133,12 @@ impl OfGpu for ShareRow<'_> {
     }
 }
 
-pub(super) fn dcgm_labels(of: &impl OfGpu, share: Option<&ShareRow<'_>>, sources: &Sources<'_>) -> Labels {
+pub(super) fn dcgm_labels(
+    of: &impl OfGpu,
+    share: Option<&ShareRow<'_>>,
+    instance: Option<&MigInstance>,
+    sources: &Sources<'_>,
+) -> Labels {
     let identity = of.identity();
     let owner = share.map(|row| &row.share.owner);
     let name = |field: fn(&Owner) -> &str| owner.map_or("", |owner| field(owner)).to_owned();
@@ -149,9 +154,13 @@ pub(super) fn dcgm_labels(of: &impl OfGpu, share: Option<&ShareRow<'_>>, sources
     ];
     let driver = sources.snapshot.driver_version.as_deref();
     pairs.extend(sources.choice.labels.iter().filter_map(|label| Some((label.name, label.of(identity, driver)?))));
-    if let Some(instance) = share.and_then(|row| row.instance) {
+    if let Some(instance) = instance {
         pairs.push(("GPU_I_PROFILE", (*instance.profile).to_owned()));
         pairs.push(("GPU_I_ID", instance.gpu_instance.map_or_else(String::new, |id| id.to_string())));
+    }
+    let instance = instance.and_then(|instance| instance.gpu_instance);
+    if let Some(job) = sources.own.jobs.and_then(|jobs| jobs.alone(identity.index, instance)) {
+        pairs.push(("hpc_job", (**job).to_owned()));
     }
     pairs.push(("namespace", name(|owner| &owner.namespace)));
     pairs.push(("pod", name(|owner| &owner.pod)));

@@ -4,8 +4,8 @@
 //! A GPU that one container holds carries that container's labels on every series, as there. On a shared GPU `GPU_UTIL` and `FB_USED` have one
 //! series per container with its measured part and one without a pod for the rest, so that `sum` over the GPU is the GPU's value and
 //! `{pod!=""}` selects true shares; every other series of a shared GPU stands once, without a pod. (dcgm-exporter repeats the GPU's whole
-//! value for each pod.) A MIG instance that is held has `FB_USED`, `FB_FREE` and `FB_RESERVED` with `GPU_I_ID` and `GPU_I_PROFILE`, and `GPU_UTIL` in
-//! percent of the instance where the driver measures it.
+//! value for each pod.) A MIG instance has `FB_FREE`, `FB_RESERVED` and `PROF_*` with `GPU_I_ID` and `GPU_I_PROFILE`, and one that is held
+//! `FB_USED` and, where the driver measures it, `GPU_UTIL` in percent of the instance.
 
 use super::Get::{Dcgm, DcgmBy, DcgmShared};
 use super::Kind::{Counter, Gauge};

@@ -1,8 +1,11 @@
-//! What the cloud says about the node: its market, its group's intention, and the notices that stand.
-//! Off-cloud there is none of it.
+//! What the cloud says about the node: its market, its group's intention, and the notices that stand. Off-cloud there is none of it.
+//! And what a batch system says: its jobs.
+
+use std::sync::Arc;
 
 use super::Kind::{Counter, Gauge};
 use super::{Family, Get, Kind, Own, Sample};
+use crate::jobs::Jobs;
 use crate::notices::{Notice, Seen};
 
 const fn row(
@@ -79,6 +82,35 @@ pub(super) const FAMILIES: &[Family] = &[
             let state = own.seen.and_then(|seen| seen.lifecycle.as_deref());
             let labels = |state: &str| vec![("state", state.to_owned()), ("node", own.node.to_owned())];
             state.map(|state| (labels(state), 1.0)).into_iter().collect()
+        },
+    ),
+    row(
+        "gpu_device_hpc_job_info",
+        Gauge,
+        "1",
+        "A batch system's job on the GPU, or in its GPU instance, as the files of --hpc-job-mapping-dir say.",
+        |own| {
+            let sample = |((gpu, instance), job): ((u32, Option<u32>), &Arc<str>)| {
+                let instance = instance.map_or_else(String::new, |id| id.to_string());
+                let labels = vec![
+                    ("gpu", gpu.to_string()),
+                    ("gpu_instance", instance),
+                    ("hpc_job", (**job).to_owned()),
+                    ("node", own.node.to_owned()),
+                ];
+                (labels, 1.0)
+            };
+            own.jobs.into_iter().flat_map(Jobs::iter).map(sample).collect()
+        },
+    ),
+    row(
+        "windlass_agent_hpc_jobs_up",
+        Gauge,
+        "0 or 1",
+        "1 while the folder of --hpc-job-mapping-dir can be read; absent without one.",
+        |own| {
+            let readable = own.jobs.and_then(|jobs| jobs.readable);
+            readable.map(|readable| (Vec::new(), f64::from(u8::from(readable)))).into_iter().collect()
         },
     ),
     row(

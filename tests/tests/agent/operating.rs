@@ -1,7 +1,7 @@
 //! What operators rely on besides the numbers: the agent tells of itself, keeps to its limits, and says when it is not ready.
 
 use windlass_agent::families::{self, Kind};
-use windlass_tests::nvml::{ModelName, Process, Profile};
+use windlass_tests::nvml::{Mig, ModelName, Process, Profile};
 
 use crate::agent::node::{Node, holder, main_of, runs};
 
@@ -78,4 +78,38 @@ fn feature_59_a_gpu_that_is_given_and_not_used_shows() {
     let usage: serde_json::Value = serde_json::from_str(&node.get("/usage").text().unwrap()).unwrap();
     assert_eq!(usage["gpus"][1]["owners"][0]["pod"], "idle");
     assert_eq!(usage["gpus"][1]["last_activity"], serde_json::Value::Null);
+}
+
+#[test]
+fn feature_46_jobs_of_a_batch_system_stand_on_the_series_of_their_gpus() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    let mut profile = Profile::idle(ModelName::H100, 3);
+    profile.gpu(2).mig = Some(vec![Mig::new("1g.10gb", 7), Mig::new("1g.10gb", 8)]);
+    let settings = |config: &mut windlass_agent::config::Config, _: &_| {
+        config.hpc_job_mapping_dir = Some(folder.path().join("jobs"));
+        config.kubelet_socket = None;
+    };
+    // A machine without Kubernetes, on which no job has run yet.
+    let mut node = Node::configured(&profile, Vec::new(), |_| (), settings);
+    node.until("there is no job", |page| {
+        page.value("windlass_agent_hpc_jobs_up", &[]) == Some(1.0)
+            && page.series.iter().all(|series| !series.labels.contains_key("hpc_job"))
+    });
+    write("0", "4711\n");
+    write("1", "12_1\n12_2\n");
+    write("2.7", "99\n");
+    std::fs::create_dir(folder.path().join("jobs")).unwrap();
+    for name in ["0", "1", "2.7"] {
+        std::fs::rename(folder.path().join(name), folder.path().join("jobs").join(name)).unwrap();
+    }
+    let page = node.until("each job is named", |page| page.select("gpu_device_hpc_job_info", &[]).len() == 4);
+    assert_eq!(page.select("DCGM_FI_DEV_GPU_TEMP", &[("gpu", "0"), ("hpc_job", "4711")]).len(), 1);
+    assert_eq!(page.select("DCGM_FI_DEV_FB_FREE", &[("GPU_I_ID", "7"), ("hpc_job", "99")]).len(), 1);
+    let shared = page.select("DCGM_FI_DEV_GPU_TEMP", &[("gpu", "1")]);
+    assert!(matches!(*shared, [series] if !series.labels.contains_key("hpc_job")), "not repeated: {shared:?}");
+    assert_eq!(page.select("gpu_device_hpc_job_info", &[("gpu", "1"), ("hpc_job", "12_2")]).len(), 1);
+    // The epilog.
+    std::fs::remove_file(folder.path().join("jobs/0")).unwrap();
+    node.until("the job is over", |page| page.select("DCGM_FI_DEV_GPU_TEMP", &[("hpc_job", "4711")]).is_empty());
 }

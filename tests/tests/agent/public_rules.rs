@@ -196,8 +196,8 @@ fn feature_29_public_rules_and_queries_are_answered_with_our_labels_exported() {
         ),
         ("rh-ecosystem-edge/console-plugin-nvidia-gpu", &used("DCGM_FI_DEV_GPU_UTIL"), &[1.0]),
         ("rh-ecosystem-edge/console-plugin-nvidia-gpu", &used(engine), &[1.0]),
-        // Free ones: the shared GPU counts as one, since none of its holders has it for itself.
-        ("opendatahub-io/odh-dashboard", &free, &[1.0]),
+        // Free ones: the other instance; and the shared GPU, which none of its holders has for itself.
+        ("opendatahub-io/odh-dashboard", &free, &[2.0]),
     ] {
         check(&prometheus, source, query, expect);
     }
