@@ -4,6 +4,8 @@ pub mod aws;
 pub mod caller;
 pub mod certificates;
 pub mod demo;
+pub mod golang;
+pub mod helm;
 pub mod kubelet;
 pub mod metadata;
 pub mod moto;

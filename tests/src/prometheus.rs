@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, channel};
@@ -14,6 +14,7 @@ use anyhow::{Context as _, bail, ensure};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::golang;
 use crate::scrape::{Scraper, Series};
 
 /// Far longer than a start takes on a busy machine.
@@ -35,40 +36,16 @@ fn binaries() -> anyhow::Result<&'static Binaries> {
 }
 
 fn on_path() -> Option<Binaries> {
-    let find = |name: &str| {
-        let folders = std::env::var_os("PATH")?;
-        std::env::split_paths(&folders).map(|folder| folder.join(name)).find(|file| file.is_file())
-    };
-    Some(Binaries { prometheus: find("prometheus")?, promtool: find("promtool")? })
+    Some(Binaries { prometheus: golang::on_path("prometheus")?, promtool: golang::on_path("promtool")? })
 }
 
-/// Under `target/prometheus`; two test programs at once wait for each other.
 fn built() -> anyhow::Result<Binaries> {
-    let program = std::env::current_exe().context("where this program lies")?;
-    let target =
-        program.ancestors().find(|folder| folder.join("CACHEDIR.TAG").exists()).context("cargo's target folder")?;
-    let folder = target.join("prometheus");
-    std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-    let lock = std::fs::File::create(folder.join("lock")).context("lock target/prometheus")?;
-    lock.lock().context("lock target/prometheus")?;
-    let binaries = Binaries { prometheus: folder.join("prometheus"), promtool: folder.join("promtool") };
-    let done = folder.join("built.txt");
-    if std::fs::read_to_string(&done).is_ok_and(|sum| sum == SUM) {
-        return Ok(binaries);
-    }
-    for (name, to) in [("prometheus", &binaries.prometheus), ("promtool", &binaries.promtool)] {
-        let output = Command::new("go")
-            .args(["build", "-mod=readonly", "-trimpath", "-tags=netgo,remove_all_sd", "-ldflags=-s -w", "-o"])
-            .arg(to)
-            .arg(format!("github.com/prometheus/prometheus/cmd/{name}"))
-            .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("prometheus"))
-            .env("CGO_ENABLED", "0")
-            .output()
-            .context("there is no prometheus with promtool on PATH, and no go to build them: install either")?;
-        ensure!(output.status.success(), "go build {name}: {}", String::from_utf8_lossy(&output.stderr));
-    }
-    std::fs::write(&done, SUM)?;
-    Ok(binaries)
+    let tags = "netgo,remove_all_sd";
+    let package = |name: &str| format!("github.com/prometheus/prometheus/cmd/{name}");
+    let programs = ["prometheus", "promtool"].map(|name| (name, package(name)));
+    let folder = golang::built("prometheus", SUM, tags, &programs)
+        .context("there is no prometheus with promtool on PATH, and they could not be built: install either")?;
+    Ok(Binaries { prometheus: folder.join("prometheus"), promtool: folder.join("promtool") })
 }
 
 /// What `promtool check metrics` has to say about a page; empty when it finds nothing.
@@ -224,6 +201,30 @@ impl Prometheus {
             std::thread::sleep(Duration::from_millis(100));
         }
         bail!("{expression}: never; last {last:#?}\ntargets {:#}\n{}", self.get("/api/v1/targets")?, self.said())
+    }
+}
+
+impl Prometheus {
+    /// Asks every query of a Grafana dashboard, with all of its variables' values, until each has an answer; says how many there were.
+    ///
+    /// # Errors
+    /// Names the panel that shows nothing.
+    pub fn answers(&self, dashboard: &str) -> anyhow::Result<usize> {
+        let dashboard: Value = serde_json::from_str(dashboard)?;
+        let panels = dashboard["panels"].as_array().context("no panels")?;
+        let mut asked = 0;
+        for panel in panels {
+            for target in panel["targets"].as_array().into_iter().flatten() {
+                let expression = target["expr"].as_str().context("no expression")?;
+                let variables = dashboard["templating"]["list"].as_array().into_iter().flatten();
+                let filled = variables.filter_map(|variable| variable["name"].as_str());
+                let filled = filled.fold(expression.to_owned(), |text, name| text.replace(&format!("${name}"), ".*"));
+                self.until(&filled.replace("$__rate_interval", "10s"), |series| !series.is_empty())
+                    .with_context(|| format!("panel {}", panel["title"]))?;
+                asked += 1;
+            }
+        }
+        Ok(asked)
     }
 }
 

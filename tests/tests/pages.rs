@@ -10,7 +10,7 @@ use std::{
 };
 
 use prost::Message as _;
-use serde_json::Value;
+use serde_json::{Value, json};
 use windlass_proto::{
     core,
     expander::{BestOptionsRequest, Option as WireOption},
@@ -20,14 +20,17 @@ use windlass_provider::{
     config::Config,
     replay::autoscaler::{Call, Provider as _, Reply},
 };
-use windlass_tests::caller::Caller;
+use windlass_tests::{
+    caller::Caller,
+    prometheus::{Prometheus, check_rules, job},
+};
 
 const SCENARIO: &str = "
 seed: 1
 machines: {bootTime: 1h}
 groups:
-  - {id: spot-a10g, max: 8, instanceType: g5.xlarge, market: spot, region: r, zones: [zone-a], price: 0.4, cpu: 4, memory: 16Gi, gpu: {model: nvidia-a10g, count: 1, memory: 24Gi}}
-  - {id: od-a10g, max: 4, instanceType: g5.xlarge, region: r, zones: [zone-a], price: 1.0, cpu: 4, memory: 16Gi, gpu: {model: nvidia-a10g, count: 1, memory: 24Gi}}
+  - {id: spot-a10g, max: 8, instanceType: g5.xlarge, market: spot, region: r, zones: [zone-a], capacity: {zone-a: 2}, price: 0.4, cpu: 4, memory: 16Gi, gpu: {model: nvidia-a10g, count: 1, memory: 24Gi}}
+  - {id: od-a10g, max: 4, instanceType: g5.xlarge, region: r, zones: [zone-a], capacity: {zone-a: 0}, price: 1.0, cpu: 4, memory: 16Gi, gpu: {model: nvidia-a10g, count: 1, memory: 24Gi}}
   - {id: cpu, max: 4, instanceType: m7i.large, region: r, zones: [zone-a], cpu: 2, memory: 8Gi}
 ";
 
@@ -96,6 +99,12 @@ fn ask_buy_ask(caller: &mut Caller) -> (Vec<String>, Vec<String>) {
         other => panic!("{other:?}"),
     };
     (first, ask())
+}
+
+/// Asks for more machines of a group; whether they come is the cloud's affair.
+fn buy(caller: &mut Caller, group: &str, delta: i32) {
+    let increase = NodeGroupIncreaseSizeRequest { delta, id: group.to_owned() };
+    let _refused_at_once = caller.call(&Call::IncreaseSize(increase));
 }
 
 /// A provider on free ports, ready, with a client at its doors; `look` gets the address of its pages.
@@ -169,6 +178,38 @@ fn the_metrics_speak_of_the_snapshot_and_of_the_decisions() {
         for name in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()) {
             assert!(known.contains(&name), "{name} is missing from the table");
         }
+    });
+}
+
+#[test]
+fn feature_62_every_panel_of_the_providers_dashboard_shows_something() {
+    with_provider(|http, caller| {
+        buy(caller, "od-a10g", 1);
+        ask_buy_ask(caller);
+        let prometheus = Prometheus::start(&[job("provider", http, &json!({}))], None).unwrap();
+        let asked = prometheus.answers(include_str!("../../deploy/chart/dashboards/windlass-provider.json")).unwrap();
+        assert!(asked >= 15, "only {asked} queries: the dashboard is not what it was");
+    });
+}
+
+#[test]
+fn feature_62_the_providers_alerts_are_sound_and_fire_when_every_gpu_group_is_refused() {
+    let rules = include_str!("../../deploy/chart/rules/windlass-provider.yaml");
+    let mut rules: Value = serde_saphyr::from_str(rules).unwrap();
+    check_rules(&rules.to_string()).unwrap();
+    // The test has no ten minutes.
+    for rule in rules["groups"][0]["rules"].as_array_mut().unwrap() {
+        rule["for"] = json!("0s");
+    }
+    with_provider(|http, caller| {
+        let prometheus = Prometheus::start(&[job("provider", http, &json!({}))], Some(&rules.to_string())).unwrap();
+        prometheus.until("windlass_provider_group_gpus", |series| series.len() == 2).unwrap();
+        assert!(prometheus.query(r#"ALERTS{alertstate="firing"}"#).unwrap().is_empty(), "all is well yet");
+        // More of both than the cloud has.
+        buy(caller, "spot-a10g", 3);
+        buy(caller, "od-a10g", 1);
+        let firing = r#"ALERTS{alertname="NoCapacityAnywhere",alertstate="firing"}"#;
+        prometheus.until(firing, |series| series.len() == 1).unwrap();
     });
 }
 

@@ -12,12 +12,12 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::json;
 
 use super::{
-    binaries::cache_dir,
     journal::Journal,
     model::Model,
     process::{Process, on_path},
     provider::Door,
 };
+use crate::golang::cache_dir;
 
 /// A cluster-autoscaler, real or modelled.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 
 use super::process::on_path;
+use crate::golang::cache_dir;
 
 /// What the rig runs, as `(file, Go package)`.
 const PROGRAMS: [(&str, &str); 5] = [
@@ -79,18 +80,6 @@ impl Binaries {
             cache.display()
         )
     }
-}
-
-/// `~/.cache/windlass`, or its place under `XDG_CACHE_HOME`.
-///
-/// # Errors
-/// When neither variable is set.
-pub fn cache_dir() -> Result<PathBuf> {
-    if let Some(dir) = std::env::var_os("XDG_CACHE_HOME").filter(|dir| !dir.is_empty()) {
-        return Ok(PathBuf::from(dir).join("windlass"));
-    }
-    let home = std::env::var_os("HOME").context("neither XDG_CACHE_HOME nor HOME is set: no place for a cache")?;
-    Ok(PathBuf::from(home).join(".cache/windlass"))
 }
 
 /// Every program is there.

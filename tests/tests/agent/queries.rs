@@ -117,17 +117,10 @@ fn feature_29_queries_of_keda_scalers_are_answered() {
     );
 }
 
-/// The rule file inside the operator's object.
-fn rules() -> Value {
-    let text = include_str!("../../../deploy/kubernetes/prometheus-operator/rules.yaml");
-    let rule: Value = serde_saphyr::from_str(text).unwrap();
-    assert_eq!(rule["kind"], "PrometheusRule");
-    rule["spec"].clone()
-}
-
 #[test]
 fn feature_62_alerts_are_sound_and_fire_for_a_lost_gpu_and_a_notice() {
-    let mut rules = rules();
+    let rules = include_str!("../../../deploy/chart/rules/windlass-agent.yaml");
+    let mut rules: Value = serde_saphyr::from_str(rules).unwrap();
     check_rules(&rules.to_string()).unwrap();
     // The test has no ten minutes.
     for rule in rules["groups"][0]["rules"].as_array_mut().unwrap() {
@@ -148,23 +141,10 @@ fn feature_62_alerts_are_sound_and_fire_for_a_lost_gpu_and_a_notice() {
 
 #[test]
 fn feature_62_every_panel_of_our_dashboard_shows_something() {
-    let dashboard: Value = serde_json::from_str(include_str!("../../../deploy/grafana/windlass-agent.json")).unwrap();
     let metadata = Metadata::start(Cloud::Ec2).unwrap();
     metadata.set("events/recommendations/rebalance", Some(r#"{"noticeTime":"2017-09-18T08:10:00Z"}"#));
     let node = node(&profile(), Some(&metadata));
     let prometheus = Prometheus::start(&[job("gpus", node.address(), &json!({}))], None).unwrap();
-    let mut asked = 0;
-    for panel in dashboard["panels"].as_array().unwrap() {
-        for target in panel["targets"].as_array().into_iter().flatten() {
-            let expression = target["expr"].as_str().unwrap();
-            let expression = [("$node", ".*"), ("$namespace", ".*"), ("$__rate_interval", "10s")]
-                .iter()
-                .fold(expression.to_owned(), |text, (name, value)| text.replace(name, value));
-            if let Err(error) = prometheus.until(&expression, |series| !series.is_empty()) {
-                panic!("panel {}: {error:#}", panel["title"]);
-            }
-            asked += 1;
-        }
-    }
+    let asked = prometheus.answers(include_str!("../../../deploy/chart/dashboards/windlass-agent.json")).unwrap();
     assert!(asked >= 10, "only {asked} queries: the dashboard is not what it was");
 }
