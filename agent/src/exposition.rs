@@ -220,7 +220,7 @@ impl<'a> Rows<'a> {
             }
             Get::DcgmBy(get) => {
                 for (row, labels) in gpus.iter().zip(&self.dcgm_gpu) {
-                    if let Some((pairs, value)) = get(row) {
+                    for (pairs, value) in get(row) {
                         block.series(&labels.clone().with(pairs.into_iter()), value);
                     }
                 }

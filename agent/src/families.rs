@@ -74,8 +74,8 @@ pub enum Get {
         /// What no container has.
         rest: fn(&GpuRow<'_>) -> Option<f64>,
     },
-    /// Under DCGM's labels and a GPU's further ones: one per GPU.
-    DcgmBy(fn(&GpuRow<'_>) -> Option<Sample>),
+    /// Under DCGM's labels and a GPU's further ones: any number per GPU.
+    DcgmBy(fn(&GpuRow<'_>) -> Vec<Sample>),
     /// The agent's own; each value with its label pairs.
     Own(fn(&Own<'_>) -> Vec<Sample>),
 }

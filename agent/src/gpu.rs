@@ -120,6 +120,11 @@ pub struct Gpu {
     pub health: Health,
     /// Xid errors since the agent started, by code.
     pub xids: Vec<Xid>,
+    /// Reasons that held clocks down, by their bit in `nvmlClocksEventReason*`: idle, applications' setting, power cap, hardware slowdown, sync boost,
+    /// software's and hardware's thermal slowdown, power brake, display.
+    pub clock_events: Option<[ClockEvent; 9]>,
+    /// How it is set up for virtual and confidential machines.
+    pub modes: Modes,
     /// Counters of the chip's units between the last two readings; absent before Hopper.
     pub gpm: Option<Gpm>,
     /// Processes with a context on the GPU; absent when the lists could not be read.
@@ -192,6 +197,29 @@ pub struct EccErrors {
     pub uncorrected: Option<u64>,
 }
 
+/// How far back events are counted that dcgm-exporter counts in a window: its default.
+pub const EVENT_WINDOW: Duration = Duration::from_secs(300);
+
+/// How often one reason held clocks down.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ClockEvent {
+    /// In how many readings of the last [`EVENT_WINDOW`].
+    pub recent: u32,
+    /// How often it began since the agent started.
+    pub begun: u64,
+}
+
+/// What changes with the machine's set-up only. NVML's words.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Modes {
+    /// `NVML_GPU_VIRTUALIZATION_MODE_*`: 0 bare metal, 1 passthrough, 2 a virtual GPU, 3 and 4 host of virtual GPUs.
+    pub virtualization: Option<u32>,
+    /// Confidential computing: 0 off, 1 on, 2 on with developer tools let in.
+    pub confidential: Option<u32>,
+    /// Whether vGPU software is licensed here; `Some(None)` where nothing here wants a license.
+    pub license: Option<Option<bool>>,
+}
+
 /// One kind of Xid error.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Xid {
@@ -201,6 +229,8 @@ pub struct Xid {
     pub count: u64,
     /// When it was seen last, seconds since 1970.
     pub last: f64,
+    /// How often in the last [`EVENT_WINDOW`].
+    pub recent: u32,
 }
 
 /// GPU Performance Monitoring (Hopper and newer): what the units of a GPU, or of one MIG instance, did between two readings. Percent, 0 to 100, of

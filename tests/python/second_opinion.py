@@ -58,6 +58,7 @@ THROTTLED = {
     "application_clocks": 80,
     "base_clocks": 81,
 }
+VIRTUALIZATION = ["none", "passthrough", "vgpu", "host_vgpu", "host_vsga"]
 RECOVERY = ["none", "gpu_reset", "node_reboot", "drain_p2p", "drain_and_reset"]
 
 
@@ -198,6 +199,16 @@ class Device:
         [action] = fields(handle, [230])
         if action is not None and action < len(RECOVERY):
             self.note(f'recovery_action_info{{state="{RECOVERY[int(action)]}"}}', 1)
+        virtual = attempt(pynvml.nvmlDeviceGetVirtualizationMode, handle)
+        if virtual is not None and virtual < len(VIRTUALIZATION):
+            self.note(f'virtualization_info{{state="{VIRTUALIZATION[virtual]}"}}', 1)
+        state = attempt(pynvml.nvmlSystemGetConfComputeState)
+        if state is not None:
+            word = ("devtools" if state.devToolsMode else "on") if state.ccFeature else "off"
+            self.note(f'confidential_compute_info{{state="{word}"}}', 1)
+        features = attempt(pynvml.nvmlDeviceGetGridLicensableFeatures, handle)
+        if features is not None and not features.isGridLicenseSupported:
+            self.note("vgpu_licensed", None)
         self.note("nvlink_sent_bytes_total", links(handle, 138, 202))
         self.note("nvlink_received_bytes_total", links(handle, 139, 204))
         processes = self.processes()

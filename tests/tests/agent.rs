@@ -7,6 +7,8 @@ mod agent {
     mod depth;
     /// `doctor` and `--once`.
     mod doctor;
+    /// Counts of dcgm-exporter's own, and virtual and confidential machines.
+    mod events;
     /// What people ask of a GPU exporter, one test each.
     mod features;
     /// Uids, labels, claims, ids of all forms.

@@ -228,7 +228,7 @@ fn profiling_is_a_part_of_the_gpu_or_of_the_instance_and_the_last_xid_has_its_wo
     let mut snapshot = snapshot();
     snapshot.gpus[0].gpu.gpm = gpm(50.0);
     snapshot.gpus[2].gpu.mig.as_mut().unwrap()[0].gpm = gpm(90.0);
-    let xid = |code, last| Xid { code, count: 1, last };
+    let xid = |code, last| Xid { code, count: 1, last, recent: 1 };
     snapshot.gpus[1].gpu.xids = vec![xid(79, 20.0), xid(31, 10.0), xid(999, 5.0)];
     let (_, text) = page(&snapshot, DcgmNames::Compat, 1000);
     let line = |family: &str, gpu: &str| {

@@ -167,6 +167,9 @@ pub(super) const FAMILIES: &[Family] = &[
         help: "Code of the last Xid error since the agent started, 0 before the first; err_code and err_msg say it again.",
         get: DcgmBy(xid::last),
     },
+    kept("DCGM_FI_DEV_VGPU_LICENSE_STATUS", Gauge, "0 or 1", "Whether vGPU software is licensed here.", |row| {
+        row.gpu.gpu.modes.license.map(|license| f64::from(u8::from(license == Some(true))))
+    }),
     row(
         ["DCGM_FI_DEV_NVLINK_BANDWIDTH_TOTAL", "DCGM_FI_DEV_NVLINK_THROUGHPUT_TOTAL"],
         Gauge,

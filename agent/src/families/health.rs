@@ -29,6 +29,10 @@ fn state(row: &GpuRow<'_>, field: fn(&Health) -> Option<&'static str>) -> By {
     field(&row.gpu.gpu.health).map(|word| (word.into(), 1.0)).into_iter().collect()
 }
 
+fn word(code: Option<u32>, words: &[&'static str]) -> By {
+    code.and_then(|code| words.get(code as usize)).map(|word| ((*word).into(), 1.0)).into_iter().collect()
+}
+
 fn traffic(row: &GpuRow<'_>, field: fn(&Traffic) -> Option<f64>) -> Option<f64> {
     field(&row.gpu.gpu.traffic)
 }
@@ -136,6 +140,23 @@ pub(super) const FAMILIES: &[Family] = &[
         "State of the GPU on the NVLink fabric: not_started, in_progress, completed or failed; absent without a fabric.",
         |row| state(row, |health| health.fabric_state),
     ),
+    by(
+        ("gpu_device_virtualization_info", "state"),
+        Gauge,
+        "1",
+        "Whether the GPU is virtual: none, passthrough, vgpu, host_vgpu or host_vsga.",
+        |row| word(row.gpu.gpu.modes.virtualization, &["none", "passthrough", "vgpu", "host_vgpu", "host_vsga"]),
+    ),
+    by(
+        ("gpu_device_confidential_compute_info", "state"),
+        Gauge,
+        "1",
+        "Whether the machine computes confidentially: off, on or devtools (on, with developer tools let in); absent where it cannot.",
+        |row| word(row.gpu.gpu.modes.confidential, &["off", "on", "devtools"]),
+    ),
+    row("gpu_device_vgpu_licensed", "0 or 1", "Whether vGPU software is licensed here; absent where none is.", |row| {
+        row.gpu.gpu.modes.license.flatten().map(|licensed| f64::from(u8::from(licensed)))
+    }),
     counter("gpu_device_pcie_sent_bytes_total", "bytes", "Bytes that the GPU sent over PCIe.", |row| {
         traffic(row, |traffic| traffic.pcie_sent_bytes)
     }),

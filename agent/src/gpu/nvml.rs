@@ -2,6 +2,7 @@
 //! This file and its folder are the only users of `nvml_wrapper`.
 
 mod calls;
+mod clock_events;
 mod device;
 mod errors;
 mod events;
@@ -237,7 +238,7 @@ impl Session {
                 Some((_, Some(error))) => return Err(error),
                 None => slot.hangs(),
             };
-            gpu.xids = self.memory.xids.of(&gpu.identity.uuid);
+            gpu.xids = self.memory.xids.of(&gpu.identity.uuid, self.clock.unix());
             slot.date(&mut gpu, now);
             slot.tell(&gpu);
             if !gpu.up && now >= self.look_up_due {

@@ -34,6 +34,7 @@ pub(crate) mod health;
 pub(crate) mod links;
 pub(crate) mod memory;
 pub(crate) mod mig;
+pub(crate) mod modes;
 pub(crate) mod power;
 pub(crate) mod processes;
 pub(crate) mod system;

@@ -34,6 +34,9 @@ pub struct Profile {
     /// Seconds that the samplers' clock is off: below 0 it was set back.
     #[serde(default)]
     pub sampler_clock_s: f64,
+    /// Whether the machine computes confidentially, and lets developer tools in; absent where it cannot.
+    #[serde(default)]
+    pub confidential: Option<(bool, bool)>,
     /// What goes wrong.
     #[serde(default)]
     pub faults: Vec<Fault>,
@@ -67,6 +70,10 @@ pub struct Gpu {
     pub gpm: Option<bool>,
     /// Which counters of its NVLinks count.
     pub nvlink: NvlinkCounters,
+    /// `NVML_GPU_VIRTUALIZATION_MODE_*`.
+    pub virtualization: u32,
+    /// Whether vGPU software is licensed; absent where nothing wants a license.
+    pub vgpu_license: Option<bool>,
 }
 
 /// Which counters of NVLink count, by generation and driver.
@@ -227,6 +234,7 @@ impl Profile {
             epoch_s: 0.0,
             gpus: BTreeMap::new(),
             sampler_clock_s: 0.0,
+            confidential: None,
             faults: Vec::new(),
         }
     }

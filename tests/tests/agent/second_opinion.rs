@@ -27,6 +27,8 @@ fn machine() -> Profile {
     profile.gpu(2).health.retired_pages = (3, 1);
     profile.gpu(3).health.remapped_rows = (2, 1);
     profile.gpu(3).health.recovery_action = 1;
+    profile.gpu(3).virtualization = 1;
+    profile.confidential = Some((true, false));
     profile.gpu(3).nvlink = NvlinkCounters::LinkBytes;
     profile
 }

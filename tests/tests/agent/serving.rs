@@ -275,8 +275,10 @@ fn feature_50_a_settings_file_is_taken_over_while_every_page_stays_whole() {
     });
     assert_eq!(page.select("gpu_device_up", &[("node", "second")]).len(), 1, "what was read before stands");
     std::fs::write(&file, "node-name: fourth\nmetadata-endpoint:\n").unwrap();
-    let page = node.until("a good file again", |page| page.select("gpu_device_up", &[("node", "fourth")]).len() == 1);
-    assert_eq!(page.value("windlass_agent_config_last_reload_successful", &ok), Some(1.0));
+    node.until("a good file again", |page| {
+        page.select("gpu_device_up", &[("node", "fourth")]).len() == 1
+            && page.value("windlass_agent_config_last_reload_successful", &ok) == Some(1.0)
+    });
     node.until("no metadata service is asked any more, and no label shown", |page| {
         let gone = |name: &str| !name.starts_with("windlass_agent_metadata");
         page.series.iter().all(|series| gone(&series.name) && !series.labels.contains_key("label_team"))

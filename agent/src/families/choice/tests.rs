@@ -68,10 +68,10 @@ fn a_bad_row_is_told_with_its_line_and_costs_only_itself() {
 #[test]
 fn fields_that_are_not_read_are_told_once() {
     check(
-        "DCGM_FI_DEV_VGPU_LICENSE_STATUS, gauge, x\nDCGM_FI_DEV_VGPU_LICENSE_STATUS, gauge, x\nDCGM_EXP_P2P_STATUS, gauge, x\n",
+        "DCGM_EXP_GPU_HEALTH_STATUS, gauge, x\nDCGM_EXP_GPU_HEALTH_STATUS, gauge, x\nDCGM_EXP_P2P_STATUS, gauge, x\n",
         &[],
         &[],
-        &["DCGM_EXP_P2P_STATUS", "DCGM_FI_DEV_VGPU_LICENSE_STATUS"],
+        &["DCGM_EXP_GPU_HEALTH_STATUS", "DCGM_EXP_P2P_STATUS"],
     );
 }
 

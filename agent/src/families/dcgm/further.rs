@@ -1,15 +1,56 @@
 //! What a counters CSV may ask for besides the fields that dcgm-exporter shows unasked.
 
-use super::{count, flag, gpm, instance_part, kept, mebibytes, part, profiling, row};
-use crate::families::Family;
-use crate::families::Get::Dcgm;
+use super::{count, flag, gpm, instance_part, kept, mebibytes, part, profiling, row, xid};
+use crate::families::Get::{Dcgm, DcgmBy};
 use crate::families::Kind::{Counter, Gauge};
-use crate::gpu::{Gpu, Memory};
+use crate::families::{Family, GpuRow, Kind, Sample};
+use crate::gpu::{ClockEvent, Gpu, Memory};
 
 /// Nanoseconds for which a reason held clocks down.
 fn violation(gpu: &Gpu, reason: &str) -> Option<f64> {
     let throttled = gpu.throttled.iter().find(|throttled| throttled.reason == reason)?;
     Some((throttled.seconds * 1e9).round())
+}
+
+/// Reasons for low clocks as dcgm-exporter calls them, by their bit.
+const CLOCK_EVENTS: [&str; 9] = [
+    "gpu_idle",
+    "clocks_setting",
+    "power_cap",
+    "hw_slowdown",
+    "sync_boost",
+    "sw_thermal",
+    "hw_thermal",
+    "hw_power_brake",
+    "display_clocks",
+];
+
+/// Counts by reason, of those that ever held clocks down.
+fn clock_events(row: &GpuRow<'_>, count: fn(ClockEvent) -> u64) -> impl Iterator<Item = ((&'static str, String), f64)> {
+    let events = row.gpu.gpu.clock_events.unwrap_or_default().into_iter().zip(CLOCK_EVENTS);
+    let counted = events.map(move |(event, reason)| (("clock_event", reason.to_owned()), count(event) as f64));
+    counted.filter(|(_, count)| *count > 0.0)
+}
+
+/// Readings in the window, by reason; where there was none a 0 without a reason, as in dcgm-exporter.
+fn recent_clock_events(row: &GpuRow<'_>) -> Vec<Sample> {
+    let counts = clock_events(row, |event| event.recent.into());
+    let mut found: Vec<Sample> = counts.map(|(reason, count)| (vec![xid::window(), reason], count)).collect();
+    if found.is_empty() && row.gpu.gpu.clock_events.is_some() {
+        found.push((vec![xid::window()], 0.0));
+    }
+    found
+}
+
+/// A count of dcgm-exporter's own.
+const fn own(
+    name: &'static str,
+    kind: Kind,
+    unit: &'static str,
+    help: &'static str,
+    get: fn(&GpuRow<'_>) -> Vec<Sample>,
+) -> Family {
+    Family { name, renamed: None, kind, unit, help, get: DcgmBy(get) }
 }
 
 /// The rows.
@@ -164,6 +205,38 @@ pub(in crate::families) const FURTHER: &[Family] = &[
     kept("DCGM_FI_DEV_ROW_REMAP_PENDING", Gauge, "0 or 1", "Whether a row waits to be remapped.", |row| {
         flag(row.gpu.gpu.health.remap_pending)
     }),
+    row(
+        ["DCGM_FI_DEV_VIRTUAL_MODE", "DCGM_FI_DEV_GPU_VIRTUAL_MODE"],
+        Gauge,
+        "0 to 4",
+        "0 bare metal, 1 passed through to a virtual machine, 2 a virtual GPU, 3 and 4 host of virtual GPUs.",
+        |row| row.gpu.gpu.modes.virtualization.map(f64::from),
+    ),
+    kept("DCGM_FI_DEV_CC_MODE", Gauge, "0 or 1", "Whether the machine computes confidentially.", |row| {
+        row.gpu.gpu.modes.confidential.map(|mode| f64::from(mode.min(1)))
+    }),
+    own(
+        "DCGM_EXP_XID_ERRORS_COUNT",
+        Gauge,
+        "errors",
+        "Xid errors of the last five minutes, by code; 0 without a code when there was none.",
+        xid::recent,
+    ),
+    own("DCGM_EXP_XID_ERRORS_TOTAL", Counter, "errors", "Xid errors since the agent started, by code.", xid::total),
+    own(
+        "DCGM_EXP_CLOCK_EVENTS_COUNT",
+        Gauge,
+        "readings",
+        "Readings of the last five minutes in which a reason held clocks down; 0 without a reason when there was none.",
+        recent_clock_events,
+    ),
+    own(
+        "DCGM_EXP_CLOCK_EVENTS_TOTAL",
+        Counter,
+        "events",
+        "How often a reason began to hold clocks down since the agent started.",
+        |row| clock_events(row, |event| event.begun).map(|(reason, count)| (vec![reason], count)).collect(),
+    ),
 ];
 
 fn used(memory: Option<Memory>) -> Option<f64> {

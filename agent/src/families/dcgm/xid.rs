@@ -1,7 +1,8 @@
-//! The last Xid error as dcgm-exporter shows it: the code as value and as `err_code`, with a few words as `err_msg`.
+//! Xid errors as dcgm-exporter shows them. The last one as dcgm-exporter shows it: the code as value and as `err_code`, with a few words as `err_msg`.
 //! Codes and their meaning are from NVIDIA's Xid catalogue; the words are ours.
 
 use crate::families::{GpuRow, Sample};
+use crate::gpu::{EVENT_WINDOW, Xid};
 
 /// What an administrator meets.
 const MEANINGS: &[(u64, &str)] = &[
@@ -46,11 +47,32 @@ const MEANINGS: &[(u64, &str)] = &[
 ];
 
 /// The last one, of a GPU that answers.
-pub(super) fn last(row: &GpuRow<'_>) -> Option<Sample> {
+pub(super) fn last(row: &GpuRow<'_>) -> Vec<Sample> {
     let gpu = &row.gpu.gpu;
     let latest = gpu.xids.iter().max_by(|one, other| one.last.total_cmp(&other.last));
     let code = latest.map_or(0, |xid| xid.code);
     let meaning = MEANINGS.iter().find(|(known, _)| *known == code).map_or("unknown error", |(_, meaning)| *meaning);
     let pairs = vec![("err_code", code.to_string()), ("err_msg", meaning.to_owned())];
-    gpu.up.then_some((pairs, code as f64))
+    gpu.up.then_some((pairs, code as f64)).into_iter().collect()
+}
+
+/// How many in the window, by code; where there was none a 0 without a code, as there.
+pub(super) fn recent(row: &GpuRow<'_>) -> Vec<Sample> {
+    let gpu = &row.gpu.gpu;
+    let of = |xid: &Xid| (vec![window(), ("xid", xid.code.to_string())], f64::from(xid.recent));
+    let mut found: Vec<Sample> = gpu.xids.iter().filter(|xid| xid.recent > 0).map(of).collect();
+    if found.is_empty() && gpu.up {
+        found.push((vec![window()], 0.0));
+    }
+    found
+}
+
+/// How many since the agent started, by code.
+pub(super) fn total(row: &GpuRow<'_>) -> Vec<Sample> {
+    row.gpu.gpu.xids.iter().map(|xid| (vec![("xid", xid.code.to_string())], xid.count as f64)).collect()
+}
+
+/// How far back is counted, as a label.
+pub(super) fn window() -> (&'static str, String) {
+    ("window_size_in_ms", EVENT_WINDOW.as_millis().to_string())
 }

@@ -11,6 +11,7 @@ use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::struct_wrappers::device::MemoryInfo;
 
 use super::calls::{Calls, Log, Paced, Refused, open};
+use super::clock_events::ClockEvents;
 use super::errors::{Meaning, cause, meaning};
 use super::fields::{Batch, LASTING, MOVING, Values, fabric_state};
 use super::gpm::Gpms;
@@ -20,7 +21,7 @@ use super::processes::Processes;
 use super::raw::Handle;
 use super::throttle::Throttle;
 use super::utilization::Utilization;
-use crate::gpu::{Gpu, Health, Identity, Memory, MigInstance};
+use crate::gpu::{Gpu, Health, Identity, Memory, MigInstance, Modes};
 
 /// How often the MIG layout is looked up: no event tells that it changed.
 const LAYOUT_INTERVAL: Duration = Duration::from_secs(5);
@@ -38,6 +39,7 @@ pub(super) struct Card {
     utilization: Utilization,
     processes: Processes,
     throttle: Throttle,
+    clock_events: ClockEvents,
     moving: Batch,
     lasting: Batch,
     gpms: Gpms,
@@ -48,6 +50,7 @@ pub(super) struct Card {
     power_limit: Paced<f64>,
     wear: Paced<Values>,
     fabric: Paced<&'static str>,
+    modes: Paced<Modes>,
 }
 
 /// The error that ended the session, if one did.
@@ -63,6 +66,7 @@ impl Card {
             utilization: Utilization::default(),
             processes: Processes::default(),
             throttle: Throttle::default(),
+            clock_events: ClockEvents::default(),
             moving: Batch::new("field_values", MOVING),
             lasting: Batch::new("lasting_field_values", LASTING),
             gpms: Gpms::default(),
@@ -72,6 +76,7 @@ impl Card {
             power_limit: Paced::default(),
             wear: Paced::default(),
             fabric: Paced::default(),
+            modes: Paced::default(),
         }
     }
 
@@ -150,6 +155,8 @@ impl Card {
             memory_clock_hertz: calls.ask("memory_clock", || device.clock_info(Clock::Memory)).map(megahertz),
             video_clock_hertz: calls.ask("video_clock", || device.clock_info(Clock::Video)).map(megahertz),
             throttled: self.throttle.read(calls.now, reasons, &moving),
+            clock_events: self.clock_events.read(calls.now, reasons),
+            modes: self.modes(gpu, calls),
             processes: self.processes.list(gpu, self.slices.as_deref(), calls),
             ..Gpu::default()
         };
@@ -172,6 +179,17 @@ impl Card {
     fn health(&mut self, gpu: &Handle, wear: &Values, calls: &mut Calls<'_>) -> Health {
         let ask = |calls: &mut Calls<'_>| calls.ask("gpu_fabric_info", || gpu.fabric()).and_then(fabric_state);
         wear.health(calls.paced(&mut self.fabric, LASTING_INTERVAL, ask))
+    }
+
+    fn modes(&mut self, gpu: &Handle, calls: &mut Calls<'_>) -> Modes {
+        let ask = |calls: &mut Calls<'_>| {
+            Some(Modes {
+                virtualization: calls.ask("virtualization_mode", || gpu.virtualization()),
+                confidential: calls.ask("conf_compute_state", || gpu.confidential()),
+                license: calls.ask("grid_licensable_features", || gpu.license()),
+            })
+        };
+        calls.paced(&mut self.modes, LASTING_INTERVAL, ask).unwrap_or_default()
     }
 
     fn instances(&mut self, gpu: &Handle, calls: &mut Calls<'_>) -> Option<Vec<MigInstance>> {

@@ -8,9 +8,10 @@ use std::time::Duration;
 use nvml_wrapper::error::{NvmlError, nvml_try};
 use nvml_wrapper::{Device, Nvml};
 use nvml_wrapper_sys::bindings::{
-    NVML_GPM_METRICS_GET_VERSION, nvmlDevice_t, nvmlEventData_t, nvmlEventSet_t, nvmlFieldValue_t, nvmlGpmMetricsGet_t,
-    nvmlGpmSample_t, nvmlGpuFabricInfo_t, nvmlGpuInstanceInfo_t, nvmlGpuInstancePlacement_t, nvmlMemory_t,
-    nvmlProcessInfo_t, nvmlProcessUtilizationSample_t, nvmlReturn_t, nvmlSample_t, nvmlValue_t,
+    NVML_GPM_METRICS_GET_VERSION, nvmlConfComputeSystemState_t, nvmlDevice_t, nvmlEventData_t, nvmlEventSet_t,
+    nvmlFieldValue_t, nvmlGpmMetricsGet_t, nvmlGpmSample_t, nvmlGpuFabricInfo_t, nvmlGpuInstanceInfo_t,
+    nvmlGpuInstancePlacement_t, nvmlGridLicensableFeatures_t, nvmlMemory_t, nvmlProcessInfo_t,
+    nvmlProcessUtilizationSample_t, nvmlReturn_t, nvmlSample_t, nvmlValue_t,
 };
 
 use crate::gpu::{Memory, Process};
@@ -23,6 +24,8 @@ const NO_INSTANCE: u32 = u32::MAX;
 const NO_MEMORY: u64 = u64::MAX;
 /// `nvmlEventTypeXidCriticalError`.
 const XID: u64 = 8;
+/// `NVML_GRID_LICENSE_FEATURE_CODE_VGPU`.
+const VGPU_FEATURE: u32 = 1;
 /// `NVML_ERROR_INSUFFICIENT_SIZE` and `NVML_ERROR_TIMEOUT`.
 const INSUFFICIENT_SIZE: nvmlReturn_t = 7;
 const TIMEOUT: nvmlReturn_t = 10;
@@ -191,6 +194,34 @@ impl Handle {
         let answer =
             |value: &nvmlFieldValue_t| nvml_try(value.nvmlReturn).map(|()| number(value.valueType, value.value));
         Ok(values.iter().map(answer).collect())
+    }
+
+    /// `NVML_GPU_VIRTUALIZATION_MODE_*`.
+    pub(super) fn virtualization(&self) -> Result<u32, NvmlError> {
+        self.id(symbol(&self.nvml.lib().nvmlDeviceGetVirtualizationMode)?)
+    }
+
+    /// Whether the machine computes confidentially: 0 no, 1 yes, 2 with developer tools let in.
+    pub(super) fn confidential(&self) -> Result<u32, NvmlError> {
+        let call = symbol(&self.nvml.lib().nvmlSystemGetConfComputeState)?;
+        let mut state = nvmlConfComputeSystemState_t { environment: 0, ccFeature: 0, devToolsMode: 0 };
+        // SAFETY: `state` lives across the call.
+        nvml_try(unsafe { call(&raw mut state) })?;
+        Ok(if state.ccFeature == 0 { 0 } else { 1 + u32::from(state.devToolsMode != 0) })
+    }
+
+    /// Whether vGPU software is licensed; nothing where nothing wants a license.
+    pub(super) fn license(&self) -> Result<Option<bool>, NvmlError> {
+        let call = symbol(&self.nvml.lib().nvmlDeviceGetGridLicensableFeatures_v4)?;
+        // SAFETY: numbers and characters only, for which zero is a value.
+        let mut features: nvmlGridLicensableFeatures_t = unsafe { std::mem::zeroed() };
+        // SAFETY: a live handle; `features` lives across the call.
+        nvml_try(unsafe { call(self.device, &raw mut features) })?;
+        if features.isGridLicenseSupported == 0 {
+            return Ok(None);
+        }
+        let listed = features.gridLicensableFeatures.iter().take(features.licensableFeaturesCount as usize);
+        Ok(listed.filter(|feature| feature.featureCode == VGPU_FEATURE).map(|feature| feature.featureState != 0).next())
     }
 
     /// State on the NVLink fabric, and how the registration ended where it is complete.
