@@ -51,6 +51,8 @@ pub mod limits {
     pub const CONNECTIONS: usize = 32;
     /// How long a client may take to send its request line and headers, and how long an idle connection is kept.
     pub const HEADERS: Duration = Duration::from_secs(30);
+    /// How long a client may leave an answer untaken before its connection is cut: it would keep its place from the kubelet's probe.
+    pub const UNTAKEN: Duration = Duration::from_secs(10);
     /// How long the first words to an instance metadata service may take: it is one hop away, or not there at all.
     pub const METADATA_PROBE: Duration = Duration::from_secs(2);
     /// How long any later answer of it may take.

@@ -21,6 +21,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -54,10 +55,10 @@ pub async fn serve(listener: TcpListener, views: Views, stop: CancellationToken)
     let places = Arc::new(Semaphore::new(limits::CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {
+        while connections.try_join_next().is_some() {}
         let place = tokio::select! {
             () = stop.cancelled() => break,
             place = Arc::clone(&places).acquire_owned() => place?,
-            Some(_ended) = connections.join_next() => continue,
         };
         let stream = tokio::select! {
             () = stop.cancelled() => break,
@@ -86,6 +87,8 @@ pub async fn serve(listener: TcpListener, views: Views, stop: CancellationToken)
 
 /// A connection from its handshake to its end.
 async fn connection(stream: TcpStream, views: Views, stop: CancellationToken) {
+    // The kernel cuts off who does not read: nothing above it notices. Without this the connection works as well, only not as safely.
+    let _best_effort = SockRef::from(&stream).set_tcp_user_timeout(Some(limits::UNTAKEN));
     let Some(tls) = views.live.web().tls.clone() else { return http1(stream, views, stop).await };
     match tokio::time::timeout(limits::HANDSHAKE, TlsAcceptor::from(tls).accept(stream)).await {
         Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => http2(stream, views, stop).await,

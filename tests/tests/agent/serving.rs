@@ -286,3 +286,25 @@ fn feature_50_a_settings_file_is_taken_over_while_every_page_stays_whole() {
     std::fs::write(&file, "metadata-endpoint:\nmax-series: 60\n").unwrap();
     node.until("few series", |page| page.series.len() == 60);
 }
+
+#[test]
+fn clients_that_never_read_their_answers_do_not_keep_a_probe_out() {
+    let node = Node::start(&Profile::idle(ModelName::H100, 8), vec![holder("a", 0)], |_| ());
+    let address = node.address();
+    let alive = || -> std::io::Result<bool> {
+        let mut stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+        write!(stream, "GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(status(&answer) == "200")
+    };
+    until("it is alive", || alive().is_ok_and(|it| it));
+    let greedy = || {
+        let mut stream = TcpStream::connect(address).unwrap();
+        write!(stream, "{}", "GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n".repeat(400)).unwrap();
+        stream
+    };
+    let _unread: Vec<TcpStream> = (0..40).map(|_| greedy()).collect();
+    until("it is alive again", || alive().is_ok_and(|it| it));
+}
