@@ -9,7 +9,7 @@
 //! comes of it with nobody waiting is ended by its name, which lowers the desired capacity by exactly that machine.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -29,7 +29,7 @@ use super::{
 use crate::{
     cloud::{CloudError, Launch, Launched, Standing},
     config::LaunchMode,
-    fleet::group::{GroupId, RefusalClass},
+    fleet::group::{GroupId, InstanceId, RefusalClass},
     keeper::clock,
 };
 
@@ -43,6 +43,8 @@ pub(super) struct Orders {
     /// A raise of the desired capacity stands alone; machines are ended side by side.
     turns: Mutex<HashMap<GroupId, Arc<RwLock<()>>>>,
     raised: Mutex<HashMap<GroupId, Raised>>,
+    /// Machines that AWS agreed to end, of deletions that are not through.
+    ended: Mutex<HashSet<InstanceId>>,
     /// When this process began; an order of the last one may be too fresh to be read yet.
     since: Instant,
     /// Why `LaunchInstances` is not asked any more: this account or region does not have it.
@@ -66,6 +68,7 @@ impl Orders {
             watched: Mutex::default(),
             turns: Mutex::default(),
             raised: Mutex::default(),
+            ended: Mutex::default(),
             since: Instant::now(),
             without_instances: Mutex::default(),
         }
@@ -76,11 +79,24 @@ impl Orders {
         lock(&self.turns).entry(group.clone()).or_default().clone()
     }
 
-    /// The group's desired capacity was lowered by the end of some machines.
-    pub(super) fn lowered(&self, group: &GroupId, machines: u32) {
-        if let Some(raised) = lock(&self.raised).get_mut(group) {
-            raised.lowered(machines);
+    /// AWS agreed to end a machine, and lowered the group's desired capacity or not.
+    pub(super) fn ended(&self, group: &GroupId, machine: &InstanceId, lowered: bool) {
+        lock(&self.ended).insert(machine.clone());
+        if let Some(raised) = lock(&self.raised).get_mut(group).filter(|_| lowered) {
+            raised.lowered(1);
         }
+    }
+
+    /// Those of a deletion that AWS has not agreed to end yet.
+    pub(super) fn not_ended<'a>(&self, machines: &'a [InstanceId]) -> impl Iterator<Item = &'a InstanceId> {
+        let ended = lock(&self.ended).clone();
+        machines.iter().filter(move |machine| !ended.contains(*machine))
+    }
+
+    /// A deletion is answered whole: whoever names its machines again means it.
+    pub(super) fn all_ended(&self, machines: &[InstanceId]) {
+        let mut ended = lock(&self.ended);
+        machines.iter().for_each(|machine| _ = ended.remove(machine));
     }
 
     /// Waits until no reading can be older than the last order of the last process.
@@ -97,6 +113,8 @@ impl Orders {
         let mut watched = lock(&self.watched);
         let Some(watch) = watched.get_mut(group) else { return };
         let outlook = Outlook::of(&watch.since, activities);
+        // An activity that has left the page does not come back: an order that stands for weeks is not remembered whole.
+        watch.told.retain(|id| outlook.failures.iter().any(|failure| failure.id == *id));
         for failure in &outlook.failures {
             if !watch.told.contains(&failure.id) {
                 watch.told.push(failure.id.clone());

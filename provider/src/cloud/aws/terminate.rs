@@ -38,37 +38,17 @@ fn meaning(refusal: &Refusal) -> Meaning {
 }
 
 impl AutoScaling {
-    /// Ends machines and returns those that stay. Safe to repeat.
+    /// Ends machines and returns those that stay. Safe to repeat: what AWS has agreed to is not asked for again, so that
+    /// a deletion too long for one deadline comes to its end.
     pub(super) async fn end(&self, group: &GroupId, machines: &[InstanceId]) -> Result<Vec<Kept>, CloudError> {
         let turn = self.orders.turn(group);
         let _shared = turn.read().await;
-        let slots = Arc::new(Semaphore::new(AT_ONCE));
-        let mut calls = JoinSet::new();
-        for machine in machines {
-            let (client, machine, slots) = (self.client.clone(), machine.clone(), slots.clone());
-            // A machine in standby is not counted by the desired capacity, so its end must not lower that.
-            let counted = !self.is_in_standby(&machine);
-            calls.spawn(async move {
-                let _slot = slots.acquire_owned().await;
-                let answer = end_one(&client, &machine, counted).await;
-                (machine, answer)
-            });
-        }
-        let (mut kept, mut ended) = (Vec::new(), 0);
-        let mut unanswered = None;
-        while let Some(done) = calls.join_next().await {
-            let (machine, answer) = done.map_err(|died| CloudError::Unknown(format!("a call died: {died}")))?;
-            match answer {
-                Ok(lowered) => ended += u32::from(lowered),
-                Err(CloudError::Refused(refusal)) if refusal.class != RefusalClass::Throttled => {
-                    kept.push((machine, refusal));
-                }
-                Err(error) => unanswered = Some(error),
-            }
-        }
-        self.orders.lowered(group, ended);
-        kept.sort_by(|(a, _), (b, _)| a.cmp(b));
-        unanswered.map_or(Ok(kept), Err)
+        let left: Vec<_> = self.orders.not_ended(machines).cloned().collect();
+        // A machine in standby is not counted by the desired capacity, so its end must not lower that.
+        let left = left.into_iter().map(|machine| (!self.is_in_standby(&machine), machine));
+        let kept = end_each(&self.client, left, |machine, lowered| self.orders.ended(group, machine, lowered)).await?;
+        self.orders.all_ended(machines);
+        Ok(kept)
     }
 
     fn is_in_standby(&self, machine: &InstanceId) -> bool {
@@ -79,6 +59,38 @@ impl AutoScaling {
     pub(super) fn note_standby(&self, machines: HashSet<InstanceId>) {
         *self.standby.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = machines;
     }
+}
+
+/// Ends machines side by side, and tells of each as soon as AWS has agreed, with whether that lowered the desired
+/// capacity. Returns those that stay.
+async fn end_each(
+    client: &Client,
+    machines: impl Iterator<Item = (bool, InstanceId)>,
+    ended: impl Fn(&InstanceId, bool),
+) -> Result<Vec<Kept>, CloudError> {
+    let slots = Arc::new(Semaphore::new(AT_ONCE));
+    let mut calls = JoinSet::new();
+    for (counted, machine) in machines {
+        let (client, slots) = (client.clone(), slots.clone());
+        calls.spawn(async move {
+            let _slot = slots.acquire_owned().await;
+            let answer = end_one(&client, &machine, counted).await;
+            (machine, answer)
+        });
+    }
+    let (mut kept, mut unanswered) = (Vec::new(), None);
+    while let Some(done) = calls.join_next().await {
+        let (machine, answer) = done.map_err(|died| CloudError::Unknown(format!("a call died: {died}")))?;
+        match answer {
+            Ok(lowered) => ended(&machine, lowered),
+            Err(CloudError::Refused(refusal)) if refusal.class != RefusalClass::Throttled => {
+                kept.push((machine, refusal));
+            }
+            Err(error) => unanswered = Some(error),
+        }
+    }
+    kept.sort_by(|(a, _), (b, _)| a.cmp(b));
+    unanswered.map_or(Ok(kept), Err)
 }
 
 /// Whether the desired capacity was lowered by it.
@@ -116,7 +128,12 @@ fn bare(machine: &InstanceId) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::{collections::HashMap, sync::Mutex, time::Duration};
+
+    use axum::{Form, Router, extract::State, routing::post};
+    use tokio::{net::TcpListener, time};
+
+    use super::{super::buying::Orders, *};
 
     #[test]
     fn a_refusal_to_end_a_machine_is_read_by_awss_own_words() {
@@ -139,5 +156,65 @@ mod tests {
         ] {
             assert_eq!(meaning(&errors::refusal(Some(code), Some(message))), expected, "{message}");
         }
+    }
+
+    /// Agrees to the end of `most` machines and then says nothing any more; the ids it was asked for.
+    async fn grudging(most: usize) -> (Client, Arc<Mutex<Vec<String>>>, JoinSet<()>) {
+        type Asked = Arc<Mutex<Vec<String>>>;
+        async fn answer(
+            State((most, asked)): State<(usize, Asked)>,
+            Form(form): Form<HashMap<String, String>>,
+        ) -> String {
+            let heard = {
+                let mut asked = asked.lock().unwrap();
+                asked.push(form["InstanceId"].clone());
+                asked.len()
+            };
+            if heard > most {
+                std::future::pending::<()>().await;
+            }
+            "<TerminateInstanceInAutoScalingGroupResponse><TerminateInstanceInAutoScalingGroupResult/></TerminateInstanceInAutoScalingGroupResponse>".to_owned()
+        }
+        let (asked, listener) = (Asked::default(), TcpListener::bind("127.0.0.1:0").await.unwrap());
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let router = Router::new().route("/", post(answer)).with_state((most, asked.clone()));
+        let mut server = JoinSet::new();
+        server.spawn(async move { axum::serve(listener, router).await.unwrap() });
+        let config = aws_sdk_autoscaling::Config::builder()
+            .behavior_version(aws_config::BehaviorVersion::latest())
+            .region(aws_config::Region::new("us-east-1"))
+            .credentials_provider(aws_sdk_sts::config::Credentials::new("A", "b", None, None, "test"))
+            .endpoint_url(endpoint);
+        (Client::from_conf(config.build()), asked, server)
+    }
+
+    /// A whole deletion that has to fit one deadline, or begins again from the start, never ends more than fits.
+    #[tokio::test]
+    async fn a_deletion_that_is_cut_off_goes_on_where_it_was() {
+        let (orders, group) = (Orders::new(), GroupId::from("g"));
+        let machines: Vec<InstanceId> = (10..30).map(|n| format!("aws:///a/i-{n}").into()).collect();
+        let left = |orders: &Orders| orders.not_ended(&machines).cloned().collect::<Vec<_>>();
+        let end = async |client: &Client| {
+            let each = left(&orders).into_iter().map(|machine| (true, machine));
+            end_each(client, each, |machine, lowered| orders.ended(&group, machine, lowered)).await
+        };
+        let (client, asked, _server) = grudging(15).await;
+        let stuck = async {
+            while left(&orders).len() > 5 {
+                time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::select! {
+            answer = end(&client) => panic!("{answer:?}"),
+            () = stuck => {}
+        }
+        let first: Vec<_> = asked.lock().unwrap().iter().take(15).cloned().collect();
+        let (client, asked, _server) = grudging(usize::MAX).await;
+        assert_eq!(end(&client).await, Ok(Vec::new()));
+        let second = asked.lock().unwrap().clone();
+        assert_eq!(second.len(), 5, "{second:?} after {first:?}");
+        assert!(second.iter().all(|id| !first.contains(id)));
+        orders.all_ended(&machines);
+        assert_eq!(left(&orders).len(), 20, "named once more, they are asked for once more");
     }
 }
