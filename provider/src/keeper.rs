@@ -9,10 +9,10 @@ mod state;
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc,
+        Arc, LazyLock, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use arc_swap::ArcSwap;
@@ -39,7 +39,7 @@ use crate::{
     metrics::Metrics,
     ready::Guard,
     snapshot::{Snapshot, Troubles},
-    timestamp::Timestamp,
+    timestamp::{Steady, Timestamp},
 };
 
 /// What the keeper answers to a change.
@@ -387,12 +387,21 @@ impl Keeper {
     }
 }
 
-/// The one place where the keeper reads the clock.
+/// The one clock of the program: it never goes back, however the machine's is set.
 #[expect(
     clippy::disallowed_methods,
     reason = "the keeper is the shell around the pure core: time is an argument there"
 )]
 pub(crate) fn clock() -> Timestamp {
+    static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
+    static STEADY: Mutex<Steady> = Mutex::new(Steady::new());
+    let run = STARTED.elapsed();
+    STEADY.lock().unwrap_or_else(PoisonError::into_inner).read(wall(), run)
+}
+
+/// The machine's own clock, right or wrong.
+#[expect(clippy::disallowed_methods, reason = "as above; and it is what AWS's clock is compared with")]
+pub(crate) fn wall() -> Timestamp {
     Timestamp::default() + SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 

@@ -26,7 +26,7 @@ use aws_smithy_runtime_api::client::{
 use tokio::time::{self, Instant};
 
 use super::calls::{CALLS, Call};
-use crate::{config::limits, keeper::clock, metrics::Metrics};
+use crate::{config::limits, keeper::wall, metrics::Metrics};
 use bucket::Bucket;
 use request::Asked;
 
@@ -142,7 +142,7 @@ impl Manners {
 
     /// AWS's clock, in seconds since 1970. The header has whole seconds, so up to one is no difference.
     fn heard(&self, date: i64) {
-        let here = i64::try_from(clock().0).unwrap_or(i64::MAX);
+        let here = i64::try_from(wall().0).unwrap_or(i64::MAX);
         let (low, high) = (date.saturating_mul(1000), date.saturating_mul(1000).saturating_add(999));
         let ahead = if here < low { low - here } else { high.min(here) - here };
         self.shared.ahead.store(ahead, Ordering::Relaxed);

@@ -23,7 +23,7 @@ use crate::{
         group::{Group, Market},
         prices::{PriceOrigin, PriceSource},
     },
-    keeper::clock,
+    keeper::{clock, wall},
     timestamp::Timestamp,
 };
 use overrides::Overrides;
@@ -115,7 +115,7 @@ impl Prices {
     async fn history(&self, types: &BTreeSet<String>) -> Result<Vec<Item>, CloudError> {
         let types: Vec<_> = types.iter().map(String::as_str).collect();
         // From now on: the price in force, once for each type and zone.
-        let secs = i64::try_from(clock().0 / 1000).unwrap_or_default();
+        let secs = i64::try_from(wall().0 / 1000).unwrap_or_default();
         let now = DateTime::from_secs(secs).fmt(Format::DateTime).unwrap_or_default();
         let mut found = Vec::new();
         for types in types.chunks(TYPES) {

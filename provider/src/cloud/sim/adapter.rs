@@ -6,7 +6,7 @@ use std::{
     io::Read as _,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime},
 };
 
 use anyhow::Context as _;
@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use crate::{
     cloud::{Cloud, CloudError, Kept, Launch, Launched, Listing},
     fleet::group::{GroupId, InstanceId, Refusal},
+    keeper::clock,
     timestamp::Timestamp,
 };
 
@@ -210,11 +211,4 @@ pub fn read_scenario(file: &Path) -> anyhow::Result<Scenario> {
 
 fn changed_at(file: &Path) -> Option<SystemTime> {
     std::fs::metadata(file).and_then(|about| about.modified()).ok()
-}
-
-/// The one place where the embedded cloud reads the clock.
-#[expect(clippy::disallowed_methods, reason = "the adapter is the shell: the cloud itself is told the time")]
-fn clock() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp::default() + since
 }
