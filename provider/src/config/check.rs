@@ -1,6 +1,6 @@
 //! What can be wrong with a configuration, said with file, line, key and remedy.
 
-use std::{fmt, io::Read as _, path::Path, path::PathBuf, time::Duration};
+use std::{fmt, io::Read as _, net::SocketAddr, path::Path, path::PathBuf, time::Duration};
 
 use super::{CloudKind, Config, Listen, Priorities, limits, place};
 use crate::{cloud::sim, expander::priority};
@@ -61,6 +61,7 @@ pub(super) fn problems(config: &Config, text: &str) -> Vec<Problem> {
     let mut problems = Problems { config, text, found: Vec::new() };
     problems.cloud();
     problems.listeners();
+    problems.twice();
     problems.spans();
     problems.groups();
     problems.priorities();
@@ -118,6 +119,8 @@ impl Problems<'_> {
         for problem in specs.iter().filter_map(|spec| spec.parse::<crate::cloud::aws::Discovery>().err()) {
             self.say("cloud.discovery", problem.to_string(), "list specs in cluster-autoscaler's own syntax");
         }
+        self.named_groups();
+        self.addresses();
         let prices = self.config.cloud.price_overrides.as_deref().map(crate::cloud::aws::prices::overrides::read);
         let cloud = &self.config.cloud;
         if cloud.endpoint.is_some() && (cloud.fips || cloud.dual_stack) {
@@ -126,6 +129,47 @@ impl Problems<'_> {
         }
         if let Some(Err(wrong)) = prices {
             self.say("cloud.priceOverrides", wrong, "mend the file, or leave the key out");
+        }
+    }
+
+    #[cfg(feature = "aws")]
+    fn named_groups(&mut self) {
+        let groups = &self.config.cloud.groups;
+        for (at, group) in groups.iter().enumerate() {
+            if groups.iter().take(at).any(|before| before.name == group.name) {
+                self.say("cloud.groups", format!("{} is named twice", group.name), "name each group once");
+            }
+            if let (Some(min), Some(max)) = (group.min, group.max)
+                && min > max
+            {
+                let what = format!("the minimum of {}, {min}, is above its maximum, {max}", group.name);
+                self.say("cloud.groups", what, "change one of the two");
+            }
+        }
+    }
+
+    #[cfg(feature = "aws")]
+    fn addresses(&mut self) {
+        let cloud = &self.config.cloud;
+        let is_url = |text: &str| {
+            let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+            host.is_some_and(|host| !host.is_empty() && !host.starts_with('/') && !host.contains(char::is_whitespace))
+        };
+        if let Some(wrong) = cloud.endpoint.as_deref().filter(|it| !is_url(it)) {
+            let what = format!("\"{wrong}\" is no URL");
+            self.say(
+                "cloud.endpoint",
+                what,
+                "write the address of every API as http://127.0.0.1:4566, or leave the key out",
+            );
+        }
+        if let Some(wrong) = cloud.interruption_queue.as_deref().filter(|it| !is_url(it)) {
+            let what = format!("\"{wrong}\" is no URL");
+            self.say(
+                "cloud.interruptionQueue",
+                what,
+                "write the queue's URL, https://sqs.REGION.amazonaws.com/ACCOUNT/NAME",
+            );
         }
     }
 
@@ -166,6 +210,29 @@ impl Problems<'_> {
                 "is empty",
                 "name the host that CA uses in --grpc-expander-url, as a rule localhost",
             );
+        }
+    }
+
+    /// What is said twice, or for two things at once.
+    fn twice(&mut self) {
+        let config = self.config;
+        let provider = match config.provider.listen {
+            Listen::Tcp(address) => Some(address),
+            Listen::Unix(_) => None,
+        };
+        let taken =
+            [("provider", provider), ("expander", Some(config.expander.listen)), ("http", Some(config.http.listen))];
+        for (at, (key, address)) in taken.iter().enumerate() {
+            let same = |other: &&(&str, Option<SocketAddr>)| other.1.zip(*address).is_some_and(|(a, b)| clash(a, b));
+            if let Some((other, _)) = taken.iter().take(at).find(same) {
+                self.say(&format!("{key}.listen"), format!("has the port of {other}.listen"), "give each its own");
+            }
+        }
+        let filters = &config.expander.filters;
+        if let Some(twice) =
+            filters.iter().enumerate().find(|(at, it)| filters.iter().take(*at).any(|before| before == *it))
+        {
+            self.say("expander.filters", format!("{} stands there twice", twice.1.name()), "name each filter once");
         }
     }
 
@@ -243,4 +310,10 @@ impl Problems<'_> {
             self.say("expander.priorities", format!("{}: {}", wrong.place, wrong.what), &wrong.remedy);
         }
     }
+}
+
+/// Whether both cannot be listened on.
+fn clash(a: SocketAddr, b: SocketAddr) -> bool {
+    let everywhere = a.ip().is_unspecified() || b.ip().is_unspecified();
+    a.port() == b.port() && a.port() != 0 && (everywhere || a.ip() == b.ip())
 }

@@ -95,6 +95,8 @@ fn what_is_wrong_is_said_with_line_key_and_remedy() {
             ":5: usage.agents.basicAuth.passwordFile: ",
             "cannot be read",
         ),
+        ("http: {listen: \"0.0.0.0:8087\"}\n", ":2: http.listen: ", "has the port of expander.listen"),
+        ("expander:\n  filters: [waste, name, waste]\n", ":3: expander.filters: waste stands there twice", "once"),
     ]
     .map(|(text, place, words)| (text, [place, words]))
     {
@@ -123,6 +125,23 @@ fn literal(text: &str, begins: &str, ends: impl Fn(&str) -> bool) -> String {
     let indent = first.len() - first.trim_start().len();
     let rest = lines.map(|line| line.get(indent..).unwrap_or_default());
     std::iter::once(first.trim_start()).chain(rest).map(|line| format!("{line}\n")).collect()
+}
+
+#[cfg(feature = "aws")]
+#[test]
+fn what_is_wrong_with_aws_is_said_with_line_key_and_remedy() {
+    for (text, words) in [
+        ("region: x\n", ":1: cloud: does not say which groups are ours"),
+        ("discovery: [\"asg:tag=\"]\n", ":3: cloud.discovery: \"asg:tag=\" is no discovery spec"),
+        ("groups: [{name: a}, {name: a}]\n", ":3: cloud.groups: a is named twice; name each group once"),
+        ("groups: [{name: a, min: 2, max: 1}]\n", ":3: cloud.groups: the minimum of a, 2, is above its maximum, 1"),
+        ("clusterName: c\n  endpoint: localhost\n", ":4: cloud.endpoint: \"localhost\" is no URL; write the address"),
+        ("clusterName: c\n  endpoint: http://\n", ":4: cloud.endpoint: \"http://\" is no URL"),
+        ("clusterName: c\n  interruptionQueue: q\n", ":4: cloud.interruptionQueue: \"q\" is no URL"),
+    ] {
+        let problems = parse(&format!("cloud:\n  kind: aws\n  {text}")).expect_err(text);
+        assert!(problems.iter().any(|it| it.contains(words)), "{text}: {problems:?} lack {words:?}");
+    }
 }
 
 #[cfg(feature = "aws")]
