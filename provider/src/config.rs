@@ -73,6 +73,14 @@ pub mod limits {
     pub const FILE_POLL: Duration = Duration::from_secs(2);
     /// Biggest such file.
     pub const FILE: u64 = 4 << 20;
+    /// Until AWS is connected.
+    pub const AWS_CONNECT: Duration = Duration::from_secs(4);
+    /// One attempt of a call to AWS: longer than a long poll of SQS takes.
+    pub const AWS_ATTEMPT: Duration = Duration::from_secs(25);
+    /// Such a call with its attempts; shorter than [`CLOUD_CALL`], so that its own words are heard.
+    pub const AWS_CALL: Duration = Duration::from_secs(50);
+    /// The two for a command that a person waits for.
+    pub const AWS_GLANCE: (Duration, Duration) = (Duration::from_secs(6), Duration::from_secs(15));
     /// A request to AWS waits this long for its turn, no longer.
     pub const AWS_TURN: Duration = Duration::from_secs(20);
     /// A listing waits this long for spot prices, no longer.

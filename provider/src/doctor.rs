@@ -114,6 +114,12 @@ pub async fn examine(config: &Config, cloud: anyhow::Result<&dyn Cloud>, dialect
         vec![Finding::ok("configuration", format!("{}: every key is understood", config.file.display()))];
     findings.push(state(config));
     findings.extend(of_the_cloud(config).await);
+    // What is already said of credentials and region need not be waited for and said twice.
+    let barred = |it: &Finding| it.grade == Grade::Mend && matches!(it.about.as_str(), "credentials" | "region");
+    if findings.iter().any(barred) {
+        findings.push(Finding::mend("groups", "not listed, for what is said above", ""));
+        return Report { findings };
+    }
     let listed = match cloud {
         Ok(cloud) => look(config, cloud, dialect).await,
         Err(error) => Err(error),
@@ -122,10 +128,6 @@ pub async fn examine(config: &Config, cloud: anyhow::Result<&dyn Cloud>, dialect
         Ok(snapshot) => {
             findings.extend(groups(&snapshot));
             findings.extend(node_labels::examine(config, &snapshot, &dialect.gpu_label).await);
-        }
-        // What is already said of the credentials need not be said twice.
-        Err(_) if findings.iter().any(|it| it.grade == Grade::Mend && it.about != "state file") => {
-            findings.push(Finding::mend("groups", "not listed, for what is said above", ""));
         }
         Err(error) => findings.push(Finding::mend(
             "groups",

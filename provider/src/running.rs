@@ -169,42 +169,52 @@ pub(crate) async fn glance(
     config: &Config,
     metrics: &Arc<Metrics>,
 ) -> anyhow::Result<(Arc<dyn Cloud>, Option<String>)> {
-    match (config.cloud.kind, config.cloud.scenario.as_deref()) {
-        (CloudKind::Sim, Some(scenario)) => {
-            let sim = SimCloud::glance(scenario, config.cloud.state.as_deref())?;
+    let (cloud, label): (Arc<dyn Cloud>, _) = match config.cloud.kind {
+        CloudKind::Sim => {
+            let sim = SimCloud::glance(scenario(config)?, config.cloud.state.as_deref())?;
             let label = sim.gpu_label();
-            Ok((Arc::new(sim), label))
+            (Arc::new(sim), label)
         }
-        // Whoever only looks suspends nothing.
-        _ => {
-            let mut config = config.clone();
-            config.cloud.suspend_az_rebalance = false;
-            cloud(&config, metrics).await
-        }
-    }
+        CloudKind::Aws => (aws(config, metrics.clone(), Look::Glance).await?, None),
+    };
+    Ok((Arc::new(Patient::new(cloud, limits::CLOUD_CALL)), label))
 }
 
 /// The configured cloud, and the GPU label it asks for.
 async fn cloud(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<(Arc<dyn Cloud>, Option<String>)> {
     match config.cloud.kind {
         CloudKind::Sim => {
-            let scenario = config.cloud.scenario.as_deref().context("cloud.scenario is missing")?;
-            let sim = SimCloud::open(scenario, config.cloud.state.as_deref())?;
+            let sim = SimCloud::open(scenario(config)?, config.cloud.state.as_deref())?;
             let label = sim.gpu_label();
             Ok((Arc::new(sim), label))
         }
-        CloudKind::Aws => aws(config, metrics.clone()).await,
+        CloudKind::Aws => Ok((aws(config, metrics.clone(), Look::Whole).await?, None)),
     }
 }
 
+fn scenario(config: &Config) -> anyhow::Result<&std::path::Path> {
+    config.cloud.scenario.as_deref().context("cloud.scenario is missing")
+}
+
+/// What a cloud is had for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Look {
+    /// Everything.
+    Whole,
+    /// One look, for a person who waits.
+    Glance,
+}
+
 #[cfg(feature = "aws")]
-async fn aws(config: &Config, metrics: Arc<Metrics>) -> anyhow::Result<(Arc<dyn Cloud>, Option<String>)> {
+async fn aws(config: &Config, metrics: Arc<Metrics>, look: Look) -> anyhow::Result<Arc<dyn Cloud>> {
     use crate::cloud::aws::{AutoScaling, Settings};
-    Ok((Arc::new(AutoScaling::connect(Settings::of(config)?, metrics).await?), None))
+    let settings = if look == Look::Glance { Settings::glance(config) } else { Settings::of(config) };
+    Ok(Arc::new(AutoScaling::connect(settings?, metrics).await?))
 }
 
 #[cfg(not(feature = "aws"))]
-async fn aws(_config: &Config, _metrics: Arc<Metrics>) -> anyhow::Result<(Arc<dyn Cloud>, Option<String>)> {
+#[expect(clippy::unused_async, reason = "the twin with the cloud's SDK waits")]
+async fn aws(_config: &Config, _metrics: Arc<Metrics>, _look: Look) -> anyhow::Result<Arc<dyn Cloud>> {
     anyhow::bail!("cloud.kind: this build does not know aws; take a build with the cargo feature `aws`")
 }
 

@@ -75,6 +75,8 @@ pub struct Settings {
     pub suspend_az_rebalance: bool,
     /// How often all groups are read.
     pub refresh: Duration,
+    /// Somebody waits for the answer: what does not come soon does not come.
+    pub glance: bool,
 }
 
 impl Settings {
@@ -99,7 +101,16 @@ impl Settings {
             launch: cloud.launch,
             suspend_az_rebalance: cloud.suspend_az_rebalance,
             refresh: config.refresh(),
+            glance: false,
         })
+    }
+
+    /// The same for whoever only looks: nothing is suspended, and nobody waits long.
+    ///
+    /// # Errors
+    /// As for [`Settings::of`].
+    pub fn glance(config: &Config) -> anyhow::Result<Self> {
+        Ok(Self { glance: true, suspend_az_rebalance: false, ..Self::of(config)? })
     }
 }
 

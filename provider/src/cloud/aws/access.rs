@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use aws_config::{BehaviorVersion, Region, SdkConfig, retry::RetryConfig};
+use aws_config::{BehaviorVersion, Region, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
 
 use super::{Settings, errors, manners::Manners};
-use crate::{cloud::CloudError, metrics::Metrics};
+use crate::{cloud::CloudError, config::limits, metrics::Metrics};
 
 /// Ready for any client.
 #[derive(Clone, Debug)]
@@ -21,8 +21,17 @@ impl Access {
     /// No region is set anywhere; the sentence says where one can be.
     pub(super) async fn load(settings: &Settings, metrics: Arc<Metrics>) -> Result<Self, CloudError> {
         let manners = Manners::new(metrics);
+        // The SDK itself waits for ever for an answer that does not begin.
+        let (attempt, call) =
+            if settings.glance { limits::AWS_GLANCE } else { (limits::AWS_ATTEMPT, limits::AWS_CALL) };
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(limits::AWS_CONNECT)
+            .operation_attempt_timeout(attempt)
+            .operation_timeout(call)
+            .build();
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
             .retry_config(RetryConfig::standard())
+            .timeout_config(timeouts)
             .http_client(manners.http_client());
         if let Some(region) = &settings.region {
             loader = loader.region(Region::new(region.clone()));
@@ -64,5 +73,10 @@ mod tests {
         let access = load(Settings { region, endpoint, ..Settings::default() }).await;
         assert_eq!(access.sdk.endpoint_url(), Some("http://127.0.0.1:1"));
         assert!(access.sdk.http_client().is_some(), "every client goes through the one door");
+        let waits = |access: &Access| access.sdk.timeout_config().and_then(TimeoutConfig::operation_timeout).unwrap();
+        assert_eq!(waits(&access), limits::AWS_CALL, "no client waits for ever");
+        assert!(limits::AWS_CALL < limits::CLOUD_CALL, "the call's own words come before those of who waits for it");
+        let region = Some("us-east-1".to_owned());
+        assert!(waits(&load(Settings { region, glance: true, ..Settings::default() }).await) < limits::AWS_CALL);
     }
 }

@@ -31,7 +31,7 @@ pub async fn examine(config: &Config) -> Vec<Finding> {
 }
 
 async fn load(config: &Config) -> anyhow::Result<Access> {
-    let settings = Settings::of(config)?;
+    let settings = Settings::glance(config)?;
     Ok(Access::load(&settings, Arc::new(Metrics::new()?)).await?)
 }
 
