@@ -3,16 +3,17 @@
 
 mod calls;
 mod carry;
+mod clock;
 pub mod look;
 mod state;
 
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, LazyLock, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -39,8 +40,10 @@ use crate::{
     metrics::Metrics,
     ready::Guard,
     snapshot::{Snapshot, Troubles},
-    timestamp::{Steady, Timestamp},
+    timestamp::Timestamp,
 };
+
+pub(crate) use clock::{clock, wall};
 
 /// What the keeper answers to a change.
 pub type Reply = oneshot::Sender<Result<(), Denied>>;
@@ -385,24 +388,6 @@ impl Keeper {
         self.intents += 1;
         IntentId::new(self.intents, self.started)
     }
-}
-
-/// The one clock of the program: it never goes back, however the machine's is set.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the keeper is the shell around the pure core: time is an argument there"
-)]
-pub(crate) fn clock() -> Timestamp {
-    static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
-    static STEADY: Mutex<Steady> = Mutex::new(Steady::new());
-    let run = STARTED.elapsed();
-    STEADY.lock().unwrap_or_else(PoisonError::into_inner).read(wall(), run)
-}
-
-/// The machine's own clock, right or wrong.
-#[expect(clippy::disallowed_methods, reason = "as above; and it is what AWS's clock is compared with")]
-pub(crate) fn wall() -> Timestamp {
-    Timestamp::default() + SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 #[cfg(test)]
