@@ -43,7 +43,9 @@ use crate::{
     timestamp::Timestamp,
 };
 
-pub(crate) use clock::{clock, wall};
+pub(crate) use clock::clock;
+#[cfg(feature = "aws")]
+pub(crate) use clock::wall;
 
 /// What the keeper answers to a change.
 pub type Reply = oneshot::Sender<Result<(), Denied>>;
