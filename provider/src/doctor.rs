@@ -1,6 +1,7 @@
 //! `windlass-provider doctor`: looks at what an installation needs, changes nothing, and says of each thing whether it is
 //! well, and if not what to do. What cannot be looked at from here is said, not guessed.
 
+mod agents;
 mod node_labels;
 
 use std::fmt;
@@ -128,6 +129,7 @@ pub async fn examine(config: &Config, cloud: anyhow::Result<&dyn Cloud>, dialect
         Ok(snapshot) => {
             findings.extend(groups(&snapshot));
             findings.extend(node_labels::examine(config, &snapshot, &dialect.gpu_label).await);
+            findings.extend(agents::examine(config, &snapshot).await);
         }
         Err(error) => findings.push(Finding::mend(
             "groups",

@@ -48,6 +48,7 @@ fn parsers() -> Vec<Parser> {
         Parser { name: "web-config", parse: web_config, real: texts(WEB_CONFIGS) },
         Parser { name: "hpc-jobs", parse: hpc_jobs, real: texts(&["0\n4711\n", "2.7\n12_1\n12_2"]) },
         Parser { name: "metadata-dates", parse: metadata_dates, real: texts(METADATA_DATES) },
+        Parser { name: "agents-usage", parse: agents_usage, real: texts(AGENTS_USAGE) },
     ]
 }
 
@@ -129,6 +130,15 @@ const CHECKPOINTS: &[&str] = &[
 
 fn checkpoint_file(bytes: &[u8]) {
     let _names = checkpoint::join(bytes, &[]);
+}
+
+const AGENTS_USAGE: &[&str] = &[
+    r#"{"node":"n","time":1.5,"provider_id":"aws:///us-east-1a/i-1","market":"spot","notices":[{"kind":"spot_interruption","action":"terminate","at":1.5,"deadline":130.0}],"gpus":[{"index":0,"windows":{"1m":null},"owners":[]}]}"#,
+    r#"{"node":"n","notices":[{"kind":"preemption","action":"preempt","at":1e9,"deadline":null}]}"#,
+];
+
+fn agents_usage(bytes: &[u8]) {
+    let _said = windlass_provider::usage::read(bytes);
 }
 
 const EC2_METADATA: &[&str] = &[

@@ -1,6 +1,6 @@
 //! What only AWS does: zones that refuse, quotas, droughts of a whole market, and machines that are taken back.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::core::v1 as k8s;
@@ -10,8 +10,9 @@ use kube::{
 };
 use serde_json::json;
 use windlass_tests::{
-    aws::{AwsCloud, Scarcity},
+    aws::{AwsCloud, Scarcity, instance},
     rig::{
+        process::free_port,
         scene::{Scene, Setup},
         world::World,
     },
@@ -30,6 +31,7 @@ const NOTICE: Duration = Duration::from_secs(120);
 pub(crate) fn stories() -> Vec<Story> {
     vec![
         story!(a_spot_machine_is_replaced_in_time, on Aws),
+        story!(an_agents_notice_replaces_in_time, on Aws),
         story!(a_drought_of_spot_buys_on_demand, on Aws),
         story!(a_refusing_zone_sends_machines_to_another, on Aws),
         story!(a_quota_asks_another_group, on Aws),
@@ -85,33 +87,71 @@ async fn a_drought_of_spot_buys_on_demand(stage: Stage) -> Result<()> {
     scene.nothing_further_is_bought().await
 }
 
-/// AWS announces that it takes a spot machine back. Its pod is moved, as the one who drains nodes does, and runs again
-/// on a new machine before the old one ends; afterwards there is one machine, and one is wanted.
+/// AWS announces that it takes a spot machine back, by a queue: nobody asks the node itself.
 async fn a_spot_machine_is_replaced_in_time(stage: Stage) -> Result<()> {
     let mut scene = stage.scene(Setup { world: World { queue: true, ..World::default() }, ..Setup::default() }).await?;
+    let node = node_of_the_first_pod(&mut scene).await?;
+    is_replaced_in_time(&mut scene, &node).await
+}
+
+/// The same without a queue: the agent on the node reads the notice in the instance metadata, and the provider asks it.
+async fn an_agents_notice_replaces_in_time(stage: Stage) -> Result<()> {
+    let port = free_port()?;
+    let settings = json!({"usage": {"agents": {"urls": [format!("http://127.0.0.1:{port}")]}}});
+    let mut scene = stage.scene(Setup { settings, ..Setup::default() }).await?;
+    let node = node_of_the_first_pod(&mut scene).await?;
     let cloud = cloud(&scene)?;
+    let machines = cloud.group("spot-a10g").machines();
+    let machine = machines.iter().find(|it| it.id == node).context("the node is no machine")?;
+    let metadata = instance::metadata(machine)?;
+    let agent = windlass_agent::start(windlass_agent::config::Config {
+        listen: SocketAddr::from(([127, 0, 0, 1], port)),
+        metadata: Some(metadata.endpoint().parse().map_err(anyhow::Error::msg)?),
+        nvml_library: Some("/nonexistent/libnvidia-ml.so.1".into()),
+        node_name: node.clone(),
+        ..windlass_agent::config::Config::default()
+    })
+    .await?;
+    let heard = async |scene: &mut Scene| {
+        Ok(scene.provider.get("/metrics").await?.contains("windlass_provider_agents{state=\"heard\"} 1\n"))
+    };
+    scene.until("the agent is heard", SOON, heard).await?;
+    instance::take_back(&cloud, &metadata, NOTICE);
+    is_replaced_in_time(&mut scene, &node).await?;
+    agent.stop().await;
+    Ok(())
+}
+
+async fn node_of_the_first_pod(scene: &mut Scene) -> Result<String> {
     scene.create_pods("first", 1, 1).await?;
     scene.until_running(1, SOON).await?;
-    let node = scene.node_of("first-0").await?.context("the pod runs nowhere")?.metadata.name.context("no name")?;
-    let struck = cloud.group("spot-a10g").interrupt(std::slice::from_ref(&node), NOTICE);
-    ensure!(struck == [node.clone()], "AWS takes back {struck:?}");
+    scene.node_of("first-0").await?.context("the pod runs nowhere")?.metadata.name.context("no name")
+}
+
+/// AWS takes the machine back. Its pod is moved, as the one who drains nodes does, and runs again on a new machine before
+/// the old one ends; afterwards there is one machine, and one is wanted.
+async fn is_replaced_in_time(scene: &mut Scene, node: &str) -> Result<()> {
+    let cloud = cloud(scene)?;
+    let struck = cloud.group("spot-a10g").interrupt(&[node.to_owned()], NOTICE);
+    ensure!(struck == [node], "AWS takes back {struck:?}");
     let told = scene.journal.now();
     let deleting = async |scene: &mut Scene| {
         let instances = scene.instances("spot-a10g").await?;
         Ok(instances
             .iter()
-            .any(|it| it.id.ends_with(&node) && it.status.as_ref().is_some_and(|it| it.instance_state == 3)))
+            .any(|it| it.id.ends_with(node) && it.status.as_ref().is_some_and(|it| it.instance_state == 3)))
     };
     scene.until("the machine is shown as going", Duration::from_secs(30), deleting).await?;
-    drain(&scene, &node).await?;
+    drain(scene, node).await?;
     scene.delete_pod("first-0").await?;
     scene.create_pods("second", 1, 1).await?;
     scene.until_running(1, SOON).await?;
     let took = scene.journal.now().saturating_sub(told);
+    scene.journal.act("replaced", json!({"seconds": took.as_secs_f64()}));
     ensure!(took < NOTICE, "the replacement came {took:?} after the warning");
     let settled = async |scene: &mut Scene| {
         let nodes = scene.nodes().await?;
-        let old = nodes.iter().any(|it| it.metadata.name.as_deref() == Some(&node));
+        let old = nodes.iter().any(|it| it.metadata.name.as_deref() == Some(node));
         Ok(!old && nodes.len() == 1 && cloud.group("spot-a10g").desired() + cloud.group("od-a10g").desired() == 1)
     };
     scene.until("one machine, and one wanted", NOTICE + SOON, settled).await?;

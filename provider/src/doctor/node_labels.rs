@@ -16,7 +16,7 @@ use crate::{
 
 const ABOUT: &str = "GPU label";
 /// A provider on the same machine answers in a millisecond.
-const ANSWER: Duration = Duration::from_secs(3);
+pub(super) const ANSWER: Duration = Duration::from_secs(3);
 /// Most of `/metrics` that is read: a thousand groups have some 2 MB.
 const LONGEST: u64 = 32 << 20;
 
@@ -67,7 +67,7 @@ fn told(text: &str, label: &str, by_hand: &str) -> Vec<Finding> {
     lacking.into_iter().map(finding).collect()
 }
 
-async fn metrics(address: SocketAddr) -> std::io::Result<String> {
+pub(super) async fn metrics(address: SocketAddr) -> std::io::Result<String> {
     let host = if address.ip().is_unspecified() { SocketAddr::from(([127, 0, 0, 1], address.port())) } else { address };
     let mut stream = TcpStream::connect(host).await?;
     stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await?;

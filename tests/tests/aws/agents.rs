@@ -84,6 +84,8 @@ async fn a_spot_notice_goes_from_the_instance_metadata_through_the_agent_to_the_
     let mut stage = Stage::with(cloud, &agents).await;
     let heard = "windlass_provider_agents{state=\"heard\"} 1";
     stage.until("the agent is heard", async |stage| shows(stage, heard).await).await;
+    let doctor = String::from_utf8(stage.run(&["doctor"]).stdout).unwrap();
+    assert!(doctor.contains("1 agent heard\n"), "{doctor}");
     metadata.set("events/recommendations/rebalance", Some(r#"{"noticeTime":"2020-10-27T08:22:00Z"}"#));
     let hint = "windlass_provider_machines_total{outcome=\"rebalance-recommended\"} 1";
     stage.until("the hint is counted", async |stage| shows(stage, hint).await).await;

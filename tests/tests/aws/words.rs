@@ -78,6 +78,7 @@ async fn doctor_finds_a_sound_installation_sound_and_asks_for_each_permission() 
         " allowed:",
         "permissions     all ",
         "nothing to mend",
+        "set usage.agents.address",
     ] {
         assert!(text.contains(word), "{word}: {text}");
     }
