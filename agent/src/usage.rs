@@ -267,4 +267,14 @@ mod tests {
         record(&mut history, 1500, 2000, None);
         assert_eq!(usage(&history, 1999), "- - - active Some(1959.0)");
     }
+
+    #[test]
+    fn a_wall_clock_that_jumps_moves_no_window() {
+        let mut history = History::default();
+        for second in 0..60_u64 {
+            let hour = if second < 30 { 0.0 } else { -3600.0 };
+            history.record(&snapshot(Some(80.0)), Duration::from_secs(second), 10_000.0 + hour + second as f64);
+        }
+        assert_eq!(usage(&history, 59), "80.0/80/60 80.0/80/60 80.0/80/60 active Some(6459.0)");
+    }
 }

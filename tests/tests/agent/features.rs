@@ -92,7 +92,7 @@ fn one_pod_resources_connection_is_kept_and_a_rate_limit_is_not_pressed() {
 }
 
 #[test]
-fn all_pods_of_a_shared_gpu_are_shown_and_an_idle_holder_is_an_explicit_zero() {
+fn all_pods_of_a_shared_gpu_are_shown_with_their_memory_and_an_idle_holder_is_an_explicit_zero() {
     let mut profile = Profile::idle(ModelName::T4, 1);
     profile.gpu(0).processes = vec![Process::new(100, 30.0, 700), Process::new(101, 20.0, 300)];
     // One pod holds two slots; it is one holder.
@@ -224,23 +224,29 @@ fn a_pid_that_another_process_got_is_another_process() {
 #[test]
 fn mig_utilization_and_memory_per_instance_are_normalised_to_the_instance() {
     let mut profile = Profile::idle(ModelName::H100, 1);
-    profile.gpu(0).mig = Some(vec![instance("3g.40gb", 2), instance("1g.10gb", 9), instance("1g.10gb", 10)]);
+    profile.gpu(0).mig =
+        Some(vec![instance("3g.40gb", 2), instance("1g.10gb", 9), instance("1g.10gb", 10), instance("1g.10gb", 11)]);
     profile.gpu(0).processes = vec![
         inside(100, 2, 90.0, 9_000),
         inside(200, 9, 50.0, 1_500),
         inside(300, 10, 20.0, 300),
         inside(301, 10, 10.0, 100),
+        inside(400, 11, 70.0, 200),
     ];
     let mig = |name: &str, gpu_instance, replica: &str| {
         pod("ml", name, "main", &[("nvidia.com/mig", &[&(mig_uuid(0, gpu_instance, 0) + replica)])])
     };
-    let pods = vec![mig("large", 2, ""), mig("small", 9, ""), mig("first", 10, "::0"), mig("second", 10, "::1")];
+    let mut pods = vec![mig("large", 2, ""), mig("small", 9, ""), mig("first", 10, "::0"), mig("second", 10, "::1")];
+    pods.extend([mig("lone", 11, "::0"), mig("waiting", 11, "::1")]);
     let mut node = Node::start(&profile, pods, |host| {
-        for (pid, name) in [(100, "large"), (200, "small"), (300, "first"), (301, "second")] {
+        for (pid, name) in [(100, "large"), (200, "small"), (300, "first"), (301, "second"), (400, "lone")] {
             runs(host, pid, &main_of(name));
         }
     });
-    let page = node.until("percent of the instance", |page| close(page, &[("large", 90.0), ("small", 50.0)]));
+    // Of two that share an instance and of which one has a process, all of its time is that one's.
+    let page = node.until("percent of the instance", |page| {
+        close(page, &[("large", 90.0), ("small", 50.0), ("lone", 70.0), ("waiting", 0.0)])
+    });
     let memory = |pod| page.value("gpu_memory_used_bytes", &[("pod", pod)]);
     assert_eq!((memory("large"), memory("small")), (Some(9_000.0 * MIB), Some(1_500.0 * MIB)));
     let dcgm = page.select("DCGM_FI_DEV_GPU_UTIL", &[("pod", "large")])[0];

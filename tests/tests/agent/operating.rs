@@ -113,3 +113,17 @@ fn feature_46_jobs_of_a_batch_system_stand_on_the_series_of_their_gpus() {
     std::fs::remove_file(folder.path().join("jobs/0")).unwrap();
     node.until("the job is over", |page| page.select("DCGM_FI_DEV_GPU_TEMP", &[("hpc_job", "4711")]).is_empty());
 }
+
+#[test]
+fn no_command_line_and_no_environment_is_on_any_page() {
+    let mut node = node(|_| ());
+    for (file, text) in
+        [("cmdline", "burn\0--token=hunter2\0"), ("environ", "PASSWORD=hunter2\0"), ("comm", "hunter2\n")]
+    {
+        std::fs::write(node.host.proc().join("100").join(file), text).unwrap();
+    }
+    node.until("its use is shown", |page| page.value("gpu_utilization", &[("pod", "busy")]) == Some(60.0));
+    for path in ["/metrics", "/usage", "/readyz", "/"] {
+        assert!(!node.get(path).text().unwrap().contains("hunter2"), "{path}");
+    }
+}

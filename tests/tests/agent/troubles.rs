@@ -27,18 +27,22 @@ fn utilization(page: &windlass_tests::scrape::Page, pod: &str) -> Option<f64> {
 }
 
 #[test]
-fn a_lost_gpu_is_down_and_the_others_go_on() {
+fn a_gpu_that_is_lost_or_wants_a_reset_is_down_and_the_others_go_on() {
     let mut profile = two_busy();
     let mut node = node(&profile);
-    node.until("both are up", |page| utilization(page, "a") == Some(60.0) && utilization(page, "b") == Some(40.0));
-    profile.faults = vec![Fault::of_gpu(1, AnswerName::GpuIsLost)];
-    node.gpus.set(&profile).unwrap();
-    let page = node.until("the second is down", |page| page.value("gpu_device_up", &[("gpu", "1")]) == Some(0.0));
-    assert_eq!(page.value("gpu_device_up", &[("gpu", "0")]), Some(1.0));
-    assert_eq!(utilization(&page, "a"), Some(60.0));
-    assert_eq!(utilization(&page, "b"), None, "not read is absent, not 0");
-    profile.faults.clear();
-    node.gpus.set(&profile).unwrap();
+    for fault in [AnswerName::GpuIsLost, AnswerName::ResetRequired] {
+        node.until("both are up", |page| utilization(page, "a") == Some(60.0) && utilization(page, "b") == Some(40.0));
+        profile.faults = vec![Fault::of_gpu(1, fault)];
+        node.gpus.set(&profile).unwrap();
+        let page = node.until("the second is down", |page| {
+            assert_eq!(page.value("gpu_device_up", &[("gpu", "0")]), Some(1.0), "no page without the first");
+            page.value("gpu_device_up", &[("gpu", "1")]) == Some(0.0)
+        });
+        assert_eq!(utilization(&page, "a"), Some(60.0));
+        assert_eq!(utilization(&page, "b"), None, "not read is absent, not 0");
+        profile.faults.clear();
+        node.gpus.set(&profile).unwrap();
+    }
     node.until("it is back after a reset", |page| utilization(page, "b") == Some(40.0));
 }
 
