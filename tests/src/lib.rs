@@ -5,6 +5,7 @@ pub mod caller;
 pub mod certificates;
 pub mod demo;
 pub mod golang;
+pub mod hardware;
 pub mod helm;
 pub mod kubelet;
 pub mod metadata;

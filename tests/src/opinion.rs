@@ -112,9 +112,11 @@ impl Reader {
                 link.path()
             }
         };
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("python/second_opinion.py");
         let mut command = Command::new(python);
-        command.arg(script).env("LD_LIBRARY_PATH", folder).stdin(Stdio::piped()).stdout(Stdio::piped());
+        if !folder.as_os_str().is_empty() {
+            command.env("LD_LIBRARY_PATH", folder);
+        }
+        command.arg("-c").arg(include_str!("../python/second_opinion.py")).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().context("start python")?;
         let mut out = BufReader::new(child.stdout.take().context("python's output")?);
         let mut line = String::new();

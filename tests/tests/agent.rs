@@ -11,6 +11,8 @@ mod agent {
     mod events;
     /// What people ask of a GPU exporter, one test each.
     mod features;
+    /// The program for machines with a GPU.
+    mod hardware;
     /// Uids, labels, claims, ids of all forms.
     mod identity;
     /// MIG instances, their holders, a layout that changes.

@@ -38,6 +38,7 @@ pub mod fault;
 pub mod machine;
 pub mod model;
 pub mod profile;
+pub mod raw;
 pub mod timeline;
 
 mod answer;

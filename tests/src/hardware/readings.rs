@@ -1,0 +1,236 @@
+//! What becomes of the readings: tables for people, a model and a profile for the fake NVML.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use fake_nvml::raw::Times;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::load::Pod;
+use super::script;
+use crate::nvml::{Gpu, Process, Profile};
+use crate::opinion::{Band, Opinion, Row};
+use crate::scrape::Page;
+
+const MIB: f64 = 1_048_576.0;
+
+/// Questions to `nvidia-smi`, the series that answer them, the unit, and how far apart two looks may be.
+const SMI: [(&str, &str, f64, f64); 11] = [
+    ("utilization.gpu", "gpu_device_utilization_ratio", 0.01, 0.15),
+    ("memory.total", "gpu_device_memory_total_bytes", MIB, MIB),
+    ("memory.reserved", "gpu_device_memory_reserved_bytes", MIB, MIB),
+    ("memory.used", "gpu_device_memory_used_bytes", MIB, 64.0 * MIB),
+    ("memory.free", "gpu_device_memory_free_bytes", MIB, 64.0 * MIB),
+    ("power.draw", "gpu_device_power_watts", 1.0, 60.0),
+    ("enforced.power.limit", "gpu_device_power_limit_watts", 1.0, 0.01),
+    ("temperature.gpu", "gpu_device_temperature_celsius", 1.0, 3.0),
+    ("temperature.memory", "gpu_device_memory_temperature_celsius", 1.0, 3.0),
+    ("clocks.sm", "gpu_device_sm_clock_hertz", 1e6, 3e8),
+    ("clocks.mem", "gpu_device_memory_clock_hertz", 1e6, 1e6),
+];
+
+/// What a GPU is, and says at a moment.
+#[derive(Debug, Deserialize)]
+pub(super) struct Facts {
+    pub(super) name: String,
+    pub(super) driver: String,
+    mig_on: bool,
+    memory: BTreeMap<String, u64>,
+    #[serde(flatten)]
+    more: BTreeMap<String, Value>,
+}
+
+impl Facts {
+    pub(super) fn read(python: &Path, library: &Path) -> anyhow::Result<Self> {
+        let output = script(python, Some(library), &["facts"]).output().context("start python")?;
+        ensure!(output.status.success(), "nvidia-ml-py: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(serde_json::from_slice(&output.stdout)?)
+    }
+
+    fn text(&self, path: &str) -> String {
+        let mut at = self.more.get(path.split('.').next().unwrap_or_default());
+        for step in path.split('.').skip(1) {
+            at = at.and_then(|value| value.get(step));
+        }
+        at.map_or("0".to_owned(), |value| value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+    }
+}
+
+/// `nvidia-smi`'s words beside the page; nothing where there is no such program.
+pub(super) fn nvidia_smi(program: &Path, page: &Page) -> Option<Vec<Row>> {
+    let asked = SMI.map(|(question, ..)| question).join(",");
+    let output =
+        Command::new(program).args([&format!("--query-gpu={asked}"), "--format=csv,noheader,nounits"]).output();
+    let text = String::from_utf8(output.ok().filter(|output| output.status.success())?.stdout).ok()?;
+    let mut rows = Vec::new();
+    for (gpu, line) in text.lines().enumerate() {
+        for ((question, series, unit, apart), cell) in SMI.iter().zip(line.split(',')) {
+            let ours = page.value(series, &[("gpu", &gpu.to_string())]);
+            let theirs = cell.trim().parse::<f64>().ok().map(|value| value * unit);
+            let agrees = match (ours, theirs) {
+                (Some(ours), Some(theirs)) => (ours - theirs).abs() <= *apart,
+                (ours, theirs) => ours.is_none() == theirs.is_none(),
+            };
+            let band = theirs.map(|value| Band { first: value, least: value, most: value, last: value });
+            rows.push(Row { gpu, series: format!("{series} (nvidia-smi {question})"), ours, theirs: band, agrees });
+        }
+    }
+    Some(rows)
+}
+
+pub(super) fn differences(rows: &[Row], smi: Option<&[Row]>) -> String {
+    let mut text = String::new();
+    for row in rows.iter().chain(smi.into_iter().flatten()).filter(|row| !row.agrees) {
+        let theirs = row.theirs.map_or("nothing".to_owned(), |band| format!("{} to {}", band.least, band.most));
+        let ours = row.ours.map_or("nothing".to_owned(), |value| value.to_string());
+        let _ = writeln!(text, "  differs: GPU {} {}: the agent says {ours}, the other {theirs}", row.gpu, row.series);
+    }
+    let told = rows.iter().filter(|row| row.theirs.is_some()).count();
+    let _ = write!(text, "  {told} series beside nvidia-ml-py's, ");
+    let _ = match smi {
+        Some(rows) => write!(text, "{} beside nvidia-smi's", rows.len()),
+        None => write!(text, "none beside nvidia-smi's, which is not here or does not answer"),
+    };
+    text
+}
+
+/// Who was told to use what, and what the agent says; and whether NVML names our processes.
+pub(super) fn shares(page: &Page, pods: &[Pod], opinion: &Opinion) -> String {
+    let mut text = String::new();
+    let named = opinion.devices.first().map(|device| device.pids.clone()).unwrap_or_default();
+    for of in pods {
+        let said = page.value("gpu_utilization", &[("pod", &of.name)]).unwrap_or(f64::NAN);
+        let seen = if named.contains(&of.pid) { "names it" } else { "does not name it" };
+        let _ = writeln!(text, "  pid {} of {}: told {} %, seen {said:.1} %; NVML {seen}", of.pid, of.name, of.share);
+    }
+    let whole = 100.0 * page.value("gpu_device_utilization_ratio", &[("gpu", "0")]).unwrap_or(f64::NAN);
+    let rest = 100.0 * page.value("gpu_device_unattributed_utilization_ratio", &[("gpu", "0")]).unwrap_or(f64::NAN);
+    let _ = write!(text, "  the GPU: {whole:.1} %, of which {rest:.1} are nobody's");
+    text
+}
+
+/// Each pod's process with what was seen of it: percent, and bytes.
+pub(super) fn measured(page: &Page, pods: &[Pod]) -> Vec<(u32, f64, f64)> {
+    let value = |of: &Pod, name| page.value(name, &[("pod", &of.name)]).unwrap_or(0.0);
+    pods.iter().map(|of| (of.pid, value(of, "gpu_utilization"), value(of, "gpu_memory_used_bytes"))).collect()
+}
+
+/// Every call's time, the agent's and bare; and the agent's time in parts of the same calls made bare.
+pub(super) fn latencies(page: &Page, bare: &Times) -> (String, Option<f64>) {
+    let mut text = format!("  {:<28}{:>10}{:>10}{:>10}{:>10}", "µs a call", "agent", "bare", "p50", "most");
+    let (mut ours, mut theirs) = (0.0, 0.0);
+    for (name, times) in bare {
+        let of = |metric: &str| page.value(metric, &[("call", name)]);
+        let (count, seconds) = (of("windlass_agent_nvml_calls_total"), of("windlass_agent_nvml_call_seconds_total"));
+        let Some((count, seconds)) = count.zip(seconds).filter(|(count, _)| *count > 0.0) else { continue };
+        let mut sorted: Vec<f64> = times.iter().map(Duration::as_secs_f64).collect();
+        sorted.sort_unstable_by(f64::total_cmp);
+        let mean = sorted.iter().sum::<f64>() / sorted.len() as f64;
+        let (median, most) = (sorted.get(sorted.len() / 2), sorted.last());
+        (ours, theirs) = (ours + seconds, theirs + count * mean);
+        let micros = |seconds: f64| seconds * 1e6;
+        let _ = write!(
+            text,
+            "\n  {name:<28}{:>10.1}{:>10.1}{:>10.1}{:>10.1}",
+            micros(seconds / count),
+            micros(mean),
+            micros(median.copied().unwrap_or_default()),
+            micros(most.copied().unwrap_or_default()),
+        );
+    }
+    let cost = (theirs > 0.0).then(|| ours / theirs);
+    let ticks = page.value("windlass_agent_ticks_total", &[]).unwrap_or(1.0);
+    let _ = write!(
+        text,
+        "\n  NVML time a reading: {:.3} ms, {:.2} times the same calls made bare (wanted: at most 1.05)",
+        1e3 * ours / ticks,
+        cost.unwrap_or(f64::NAN)
+    );
+    (text, cost)
+}
+
+/// What only hardware can tell.
+pub(super) fn questions(facts: &Facts, pods: &[Pod]) -> String {
+    let of = |name: &str| facts.memory.get(name).copied().unwrap_or(0);
+    let (total, free, reserved, used) = (of("total"), of("free"), of("reserved"), of("used"));
+    let memory = match used {
+        used if used + free == total => "has in it what is reserved",
+        used if used + free + reserved == total => "leaves out what is reserved",
+        _ => "adds up with the rest neither with what is reserved nor without",
+    };
+    let mig = if facts.mig_on {
+        "MIG is on: look at gpu_mig_graphics_active_ratio above"
+    } else {
+        "MIG is off, and is left as it is: GPM of instances was not asked"
+    };
+    let mps = match std::env::var_os("CUDA_MPS_PIPE_DIRECTORY") {
+        Some(_) if !pods.is_empty() => {
+            "under MPS: a pod above with 0 % means that the driver books clients on the server"
+        }
+        _ => "not under MPS; run again with CUDA_MPS_PIPE_DIRECTORY set and nvidia-cuda-mps-control -d running",
+    };
+    format!(
+        "  used of nvmlDeviceGetMemoryInfo_v2 {memory} (total {total}, free {free}, reserved {reserved}, used {used}, v1 {})\n  {mig}\n  {mps}",
+        of("used_v1")
+    )
+}
+
+/// Writes a model of the fake, read back to be sure, and a profile of this machine.
+pub(super) fn write(
+    out: &Path,
+    idle: &Facts,
+    busy: &Facts,
+    measured: &[(u32, f64, f64)],
+) -> anyhow::Result<Vec<PathBuf>> {
+    std::fs::create_dir_all(out).with_context(|| out.display().to_string())?;
+    let model = model(idle, busy);
+    let _: fake_nvml::model::Model =
+        serde_saphyr::from_str(&model).with_context(|| format!("not a model:\n{model}"))?;
+    let mut profile = Profile { driver: idle.driver.clone(), ..Profile::idle(nearest(&idle.name), 1) };
+    let process = |&(pid, percent, bytes): &(u32, f64, f64)| Process::new(pid, percent.round(), (bytes / MIB) as u64);
+    *profile.gpu(0) = Gpu { processes: measured.iter().map(process).collect(), ..Gpu::default() };
+    let written = [("model.yaml", model), ("profile.yaml", serde_json::to_string_pretty(&profile)?)];
+    let put = |(name, text): (&str, String)| {
+        let path = out.join(name);
+        std::fs::write(&path, text).with_context(|| path.display().to_string()).map(|()| path)
+    };
+    written.into_iter().map(put).collect()
+}
+
+/// The built-in model that is most like it.
+fn nearest(name: &str) -> crate::nvml::ModelName {
+    use crate::nvml::ModelName::{A100, H100, H200, T4};
+    let known = [("H200", H200), ("H100", H100), ("A100", A100), ("T4", T4)];
+    known.iter().find(|(word, _)| name.contains(word)).map_or(H200, |(_, model)| *model)
+}
+
+fn model(idle: &Facts, busy: &Facts) -> String {
+    let now = |what: &str| (idle.text(what), busy.text(what));
+    let clock = |domain: &str| {
+        let (quiet, busy) = now(&format!("clocks.{domain}.now"));
+        format!("{domain}: {{idle: {quiet}, busy: {busy}, max: {}}}", idle.text(&format!("clocks.{domain}.max")))
+    };
+    let plain = ["brand", "architecture", "compute_capability", "pci_device_id", "cores", "multiprocessors"];
+    let sizes = ["memory_mib", "reserved_mib", "bar1_mib", "memory_bus_bits", "nvlinks", "gpm"];
+    let mut text = format!("# As read from a {} with driver {}.\nname: {}\n", idle.name, idle.driver, idle.name);
+    for key in plain.iter().chain(&sizes) {
+        let _ = writeln!(text, "{key}: {}", idle.text(key));
+    }
+    let (power, heat) = (now("power.now").0, now("temperature.now"));
+    let power = ["limit", "min", "max"].map(|key| format!("{key}: {}", idle.text(&format!("power.{key}")))).join(", ")
+        + &format!(", idle: {power}");
+    let heat = format!("idle: {}, busy: {}, memory_over_gpu: {}", heat.0, heat.1, idle.text("temperature.memory_over"))
+        + &["slowdown", "shutdown"]
+            .map(|key| format!(", {key}: {}", idle.text(&format!("temperature.{key}"))))
+            .concat();
+    let clocks = ["graphics", "memory", "video"].map(clock).join(", ");
+    let (generation, width) = (idle.text("pcie.generation"), idle.text("pcie.width"));
+    let _ = writeln!(text, "power_watts: {{{power}}}\ntemperature_celsius: {{{heat}}}\nclocks_mhz: {{{clocks}}}");
+    let _ = writeln!(text, "pcie: {{generation: {generation}, width: {width}}}");
+    text
+}
