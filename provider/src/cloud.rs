@@ -11,7 +11,20 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use async_trait::async_trait;
 
-use crate::fleet::group::{Group, GroupId, Instance, InstanceId, Refusal};
+use crate::{
+    fleet::group::{Group, GroupId, Instance, InstanceId, Refusal},
+    timestamp::Timestamp,
+};
+
+/// What a listing is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Look {
+    /// Now.
+    pub now: Timestamp,
+    /// CA begins a loop and waits for it: a cloud that is asked more seldom than it is listed is asked now, for what is
+    /// under way.
+    pub awaited: bool,
+}
 
 /// A group and every machine in it, as one listing saw them.
 #[derive(Clone, Debug, PartialEq)]
@@ -135,7 +148,7 @@ pub enum CloudError {
 #[async_trait]
 pub trait Cloud: Send + Sync + 'static {
     /// Every group this provider is responsible for, whole: a partial answer is an error, never a short list.
-    async fn list(&self) -> Result<Listing, CloudError>;
+    async fn list(&self, look: Look) -> Result<Listing, CloudError>;
 
     /// Asks for machines. Repeating a token answers what the first call did. Never ends or replaces a machine.
     async fn launch(&self, launch: &Launch) -> Result<Launched, CloudError>;

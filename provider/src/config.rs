@@ -81,6 +81,10 @@ pub mod limits {
     pub const AWS_CALL: Duration = Duration::from_secs(50);
     /// The two for a command that a person waits for.
     pub const AWS_GLANCE: (Duration, Duration) = (Duration::from_secs(6), Duration::from_secs(15));
+    /// CA's Refresh waits this long for what became of orders that the cloud works on, no longer.
+    pub const LOOP_WAIT: Duration = Duration::from_secs(1);
+    /// However often Refresh comes, such orders are not read more often than this.
+    pub const ORDERS_AGAIN: Duration = Duration::from_secs(3);
     /// A request to AWS waits this long for its turn, no longer.
     pub const AWS_TURN: Duration = Duration::from_secs(20);
     /// A listing waits this long for spot prices, no longer.
@@ -91,8 +95,10 @@ pub mod limits {
     pub const EC2_ATTEMPT: Duration = Duration::from_secs(12);
     /// Such a call with its attempts.
     pub const EC2_CALL: Duration = Duration::from_secs(40);
-    /// Pages of one answer of EC2: it has some 1,400 instance types, a hundred to a page.
-    pub const EC2_PAGES: u32 = 64;
+    /// Pages of one answer of AWS: EC2 has some 1,400 instance types, a hundred to a page.
+    pub const AWS_PAGES: u32 = 64;
+    /// Pages of scaling activities of all groups together; when there are more, each group is asked for alone.
+    pub const ACTIVITY_PAGES: u32 = 3;
     /// How long the first listing waits for launch templates, node groups and instance types.
     pub const TEMPLATES: Duration = Duration::from_secs(30);
     /// How long a later one does.

@@ -132,6 +132,12 @@ impl GroupView {
         self.intents.iter().map(Intent::owed).sum()
     }
 
+    /// Machines still wanted that the cloud tries to bring by itself.
+    #[must_use]
+    pub fn ordered(&self) -> u32 {
+        self.intents.iter().map(Intent::ordered).sum()
+    }
+
     /// What the group is to come to, for a cloud that has to be told the whole.
     fn wanted(&self) -> Wanted {
         let ids = |is: fn(&InstanceView) -> bool| {

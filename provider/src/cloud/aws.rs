@@ -17,6 +17,7 @@ mod groups;
 pub mod interruptions;
 mod launch;
 mod manners;
+mod pages;
 pub mod permissions;
 pub mod prices;
 mod rebalance;
@@ -38,7 +39,7 @@ use async_trait::async_trait;
 use aws_sdk_autoscaling::Client;
 
 use crate::{
-    cloud::{Cloud, CloudError, Kept, Launch, Launched, Listed, Listing},
+    cloud::{Cloud, CloudError, Kept, Launch, Launched, Listed, Listing, Look},
     config::{Config, LaunchMode},
     fleet::group::{GroupId, InstanceId},
     metrics::Metrics,
@@ -126,6 +127,7 @@ pub struct AutoScaling {
     mode: LaunchMode,
     orders: buying::Orders,
     rebalance: rebalance::Rebalance,
+    manners: manners::Manners,
     /// Machines that the last listing showed in standby.
     standby: Mutex<HashSet<InstanceId>>,
 }
@@ -136,7 +138,7 @@ impl AutoScaling {
     /// # Errors
     /// No region is set anywhere; the sentence says where one can be.
     pub async fn connect(settings: Settings, metrics: Arc<Metrics>) -> Result<Self, CloudError> {
-        let access::Access { sdk, region, .. } = access::Access::load(&settings, metrics).await?;
+        let access::Access { sdk, region, manners } = access::Access::load(&settings, metrics).await?;
         let ec2 = ec2::Ec2::new(&sdk, &region);
         let prices = prices::Prices::new(ec2.clone(), &region, settings.price_overrides);
         let client = Client::new(&sdk);
@@ -152,6 +154,7 @@ impl AutoScaling {
             mode: settings.launch,
             orders: buying::Orders::new(),
             rebalance: rebalance::Rebalance::new(settings.suspend_az_rebalance),
+            manners,
             standby: Mutex::default(),
         })
     }
@@ -159,9 +162,13 @@ impl AutoScaling {
 
 #[async_trait]
 impl Cloud for AutoScaling {
-    async fn list(&self) -> Result<Listing, CloudError> {
-        let groups = self.roster.read(&self.client, &self.ours).await?;
-        self.sources.refresh(&groups).await;
+    async fn list(&self, look: Look) -> Result<Listing, CloudError> {
+        if self.roster.read(&self.client, &self.ours, look).await? {
+            let refused = self.follow_orders().await;
+            self.roster.reread(&self.client, &refused).await?;
+        }
+        let groups = self.roster.groups();
+        self.sources.refresh(&groups, look.now).await;
         let (mut listing, growths): (Vec<Listed>, Vec<Growth>) = self.sources.facts(|facts| {
             let view = groups::View { ours: &self.ours, facts, region: &self.region, prefixes: self.prefixes };
             groups.iter().filter_map(|group| Some((groups::listed(group, &view)?, Growth::of(group)))).unzip()
@@ -170,11 +177,11 @@ impl Cloud for AutoScaling {
         groups::apart(&mut listing);
         for (listed, growth) in listing.iter_mut().zip(&growths) {
             let group = listed.group.id.clone();
-            listed.standing = Some(self.standing(&group, growth).await);
+            listed.standing = Some(self.orders.standing(&group, growth));
             listed.group.warnings.extend(growth.warnings());
             listed.group.warnings.extend(self.rebalance(&group, growth).await);
         }
-        self.prices.put_on(&mut listing).await;
+        self.prices.put_on(&mut listing, look.now).await;
         Ok(Listing { missing: self.ours.missing(&groups, &self.region), groups: listing })
     }
 

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use crate::{
-    cloud::{Cloud, CloudError, Kept, Launch, Launched, Listing},
+    cloud::{Cloud, CloudError, Kept, Launch, Launched, Listing, Look},
     fleet::group::{GroupId, InstanceId, RefusalClass},
     metrics::Metrics,
 };
@@ -52,8 +52,8 @@ pub fn class(class: RefusalClass) -> &'static str {
 
 #[async_trait]
 impl Cloud for Metered {
-    async fn list(&self) -> Result<Listing, CloudError> {
-        self.call("list", self.inner.list()).await
+    async fn list(&self, look: Look) -> Result<Listing, CloudError> {
+        self.call("list", self.inner.list(look)).await
     }
 
     async fn launch(&self, launch: &Launch) -> Result<Launched, CloudError> {

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use tokio::{sync::Semaphore, time};
 
 use crate::{
-    cloud::{Cloud, CloudError, Kept, Launch, Launched, Listing},
+    cloud::{Cloud, CloudError, Kept, Launch, Launched, Listing, Look},
     config::limits,
     fleet::group::{GroupId, InstanceId, RefusalClass},
 };
@@ -53,8 +53,8 @@ impl Patient {
 
 #[async_trait]
 impl Cloud for Patient {
-    async fn list(&self) -> Result<Listing, CloudError> {
-        self.call(|| self.inner.list()).await
+    async fn list(&self, look: Look) -> Result<Listing, CloudError> {
+        self.call(|| self.inner.list(look)).await
     }
 
     async fn launch(&self, launch: &Launch) -> Result<Launched, CloudError> {

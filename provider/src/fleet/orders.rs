@@ -130,7 +130,7 @@ pub(super) fn late(view: &mut GroupView, instance: &mut InstanceView, watched: b
 /// Brings the ledger in line with what the cloud says it still tries to bring.
 pub(super) fn settle(view: &mut GroupView, standing: Option<&Standing>, reading: Reading<'_>, events: &mut Vec<Event>) {
     let open = standing.map_or(0, |standing| standing.open);
-    let ordered: u32 = view.intents.iter().map(Intent::ordered).sum();
+    let ordered = view.ordered();
     let group = view.group.id.clone();
     let refused = |intent: &Intent, machines: u32| {
         (machines > 0).then(|| Event::Refused { group: group.clone(), intent: intent.id.clone(), machines })
@@ -148,7 +148,7 @@ pub(super) fn settle(view: &mut GroupView, standing: Option<&Standing>, reading:
         }
     }
     // What the cloud wants beyond what we wait for, is what we once asked for and gave up; no more than that.
-    let ordered: u32 = view.intents.iter().map(Intent::ordered).sum();
+    let ordered = view.ordered();
     let mut forgiven = view.owed().saturating_sub(open.saturating_sub(ordered));
     for intent in view.intents.iter_mut().filter(|intent| is_older(intent, reading.begun, LAG)) {
         forgiven -= intent.forgive(forgiven);

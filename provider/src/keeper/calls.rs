@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use crate::{
-    cloud::{Cloud, CloudError, Kept, Launch, Launched, Listing},
+    cloud::{Cloud, CloudError, Kept, Launch, Launched, Listing, Look},
     config::limits,
     fleet::group::{GroupId, InstanceId, Refusal},
     timestamp::Timestamp,
@@ -91,12 +91,12 @@ impl Calls {
     }
 
     /// Begins a listing, unless one is under way.
-    pub(super) fn list(&mut self, now: Timestamp) -> bool {
+    pub(super) fn list(&mut self, look: Look) -> bool {
         if std::mem::replace(&mut self.listing, true) {
             return false;
         }
         let cloud = self.cloud.clone();
-        self.tasks.spawn(async move { Outcome::Listed(now, cloud.list().await) });
+        self.tasks.spawn(async move { Outcome::Listed(look.now, cloud.list(look).await) });
         true
     }
 

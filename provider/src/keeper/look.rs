@@ -3,7 +3,7 @@
 
 use super::{clock, state};
 use crate::{
-    cloud::Cloud,
+    cloud::{Cloud, Look},
     config::Config,
     fleet::{Fleet, listing::Reading, template::Dialect},
     snapshot::{Snapshot, Troubles},
@@ -19,7 +19,7 @@ pub async fn look(config: &Config, cloud: &dyn Cloud, dialect: &Dialect) -> anyh
     kept.offerings.backoff = config.offerings;
     let mut fleet = Fleet::restore(kept.fleet);
     let begun = clock();
-    let listing = cloud.list().await?;
+    let listing = cloud.list(Look { now: begun, awaited: false }).await?;
     let now = clock();
     fleet.listed(listing.groups, Reading { begun, now, dialect, overrides: &config.groups });
     Ok(Snapshot {

@@ -9,10 +9,17 @@ use aws_sdk_autoscaling::{
 };
 
 use super::errors;
-use crate::fleet::group::{Refusal, RefusalClass};
+use crate::{
+    fleet::group::{Refusal, RefusalClass},
+    timestamp::Timestamp,
+};
 
-/// When one zone has refused, AWS tries the next by itself; so long the others are given to start.
-const NEXT_ZONE: Duration = Duration::from_secs(10);
+/// When one zone has refused, AWS tries the next by itself; so long after the refusal, by AWS's clock, the others are given
+/// to start. A machine that comes later still is adopted or given back like any other late one.
+const NEXT_ZONE: Duration = Duration::from_secs(5);
+/// When nothing was being tried before an order, what began this long before it is still taken for its own: AWS's clock
+/// is known to the second.
+const CLOCK: Duration = Duration::from_secs(2);
 
 /// From where on activities count. AWS's own clock and ids, so that neither a skew between the clocks nor a restart
 /// makes old failures new.
@@ -33,9 +40,16 @@ impl Watermark {
         }
     }
 
-    /// The filter `StartTimeLowerBound`.
-    pub(super) fn lower_bound(&self) -> Option<String> {
-        self.newest.as_ref().and_then(|at| at.fmt(DateTimeFormat::DateTime).ok())
+    /// For a group that tried for nothing when the order was given, at this time of AWS's clock.
+    pub(super) fn at(order: Timestamp) -> Self {
+        let from = order.0.saturating_sub(u64::try_from(CLOCK.as_millis()).unwrap_or_default());
+        Self { newest: i64::try_from(from).ok().map(DateTime::from_millis), seen: BTreeSet::new() }
+    }
+
+    /// The filter `StartTimeLowerBound` that lets through what any of these does; None when one of them lets all through.
+    pub(super) fn lower_bound<'a>(of: impl IntoIterator<Item = &'a Self>) -> Option<String> {
+        let all: Option<Vec<&DateTime>> = of.into_iter().map(|it| it.newest.as_ref()).collect();
+        all?.into_iter().min_by_key(|at| key(at))?.fmt(DateTimeFormat::DateTime).ok()
     }
 
     fn is_new(&self, activity: &Activity) -> bool {
@@ -58,6 +72,8 @@ pub(super) struct Failure {
     pub(super) id: String,
     pub(super) zone: Option<String>,
     pub(super) refusal: Refusal,
+    /// When it was over, by AWS's clock.
+    pub(super) at: Option<DateTime>,
 }
 
 /// What came of an order so far.
@@ -86,14 +102,16 @@ impl Outlook {
     }
 
     /// Why what is open will not come soon: something failed and nothing is being tried, neither now nor in a zone
-    /// whose turn is next. `quiet` is how long ago the last failure was first seen.
-    pub(super) fn refusal(&self, zones: &[String], quiet: Duration) -> Option<Refusal> {
+    /// whose turn is next. `now` is AWS's clock.
+    pub(super) fn refusal(&self, zones: &[String], now: Timestamp) -> Option<Refusal> {
         if self.trying || self.failures.is_empty() {
             return None;
         }
         let failed = |zone: &String| self.failures.iter().any(|it| it.zone.as_ref() == Some(zone));
         let elsewhere = self.failures.iter().all(|it| it.refusal.class == RefusalClass::NoCapacity)
             && zones.iter().any(|zone| !failed(zone));
+        let last = self.failures.iter().filter_map(|it| it.at?.to_millis().ok()).max().unwrap_or(0);
+        let quiet = now.since(Timestamp(u64::try_from(last).unwrap_or(0)));
         if elsewhere && quiet < NEXT_ZONE {
             return None;
         }
@@ -106,7 +124,8 @@ fn failure(activity: &Activity) -> Option<Failure> {
     let message = activity.status_message().unwrap_or("AWS gave no reason").trim().to_owned();
     let code = code(&message);
     let refusal = Refusal { class: errors::class(&code), code, message };
-    Some(Failure { id: activity.activity_id.clone()?, zone: zone(activity), refusal })
+    let at = activity.end_time.or(activity.start_time);
+    Some(Failure { id: activity.activity_id.clone()?, zone: zone(activity), refusal, at })
 }
 
 /// The zone, from the activity's details, which are JSON.

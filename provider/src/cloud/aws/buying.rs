@@ -11,7 +11,6 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
 use aws_sdk_autoscaling::types::{Activity, AutoScalingGroup, Filter, RetryStrategy};
@@ -24,17 +23,19 @@ use super::{
     AutoScaling,
     activities::{Outlook, Watermark},
     desired::{self, Growth, Raised},
-    errors, launch,
+    errors, launch, pages,
 };
 use crate::{
     cloud::{CloudError, Launch, Launched, Standing},
-    config::LaunchMode,
-    fleet::group::{GroupId, InstanceId, RefusalClass},
+    config::{LaunchMode, limits},
+    fleet::group::{GroupId, InstanceId, Refusal, RefusalClass},
     keeper::clock,
+    timestamp::Timestamp,
 };
 
 /// Activities in one page; the API's own limit. More failures than that since an order say nothing new.
 const ACTIVITIES: i32 = 100;
+const ACTIVITIES_CALL: &str = "DescribeScalingActivities";
 
 /// What is remembered between calls.
 pub(super) struct Orders {
@@ -56,10 +57,31 @@ struct Watch {
     token: String,
     since: Watermark,
     zones: Vec<String>,
-    /// Failures told already.
-    told: Vec<String>,
-    /// When the last of them was first seen.
-    at: Option<Instant>,
+    /// Failures seen already.
+    seen: Vec<String>,
+    /// Zones that refused and no listing has told of yet.
+    untold: Vec<(String, Refusal)>,
+    /// Why what is open will not come soon. Once that is known, nothing more is asked about this order.
+    refusal: Option<Refusal>,
+}
+
+impl Watch {
+    fn new(token: &str, since: Watermark, zones: Vec<String>) -> Self {
+        Self { token: token.to_owned(), since, zones, seen: Vec::new(), untold: Vec::new(), refusal: None }
+    }
+
+    /// Takes in what the activities say at this time of AWS's clock; true when AWS has given up.
+    fn hear(&mut self, activities: &[Activity], now: Timestamp) -> bool {
+        let outlook = Outlook::of(&self.since, activities);
+        // An activity that has left the page does not come back: an order that stands for weeks is not remembered whole.
+        self.seen.retain(|id| outlook.failures.iter().any(|failure| failure.id == *id));
+        for failure in outlook.failures.iter().filter(|it| !self.seen.contains(&it.id)).collect::<Vec<_>>() {
+            self.seen.push(failure.id.clone());
+            self.untold.extend(failure.zone.clone().map(|zone| (zone, failure.refusal.clone())));
+        }
+        self.refusal = outlook.refusal(&self.zones, now);
+        self.refusal.is_some()
+    }
 }
 
 impl Orders {
@@ -104,26 +126,20 @@ impl Orders {
         time::sleep_until(self.since + desired::LAG).await;
     }
 
-    fn watermark(&self, group: &GroupId) -> Option<Watermark> {
-        lock(&self.watched).get(group).map(|watch| watch.since.clone())
+    /// Orders that may still come, and from where on their activities count.
+    fn undecided(&self) -> Vec<(GroupId, Watermark)> {
+        let watched = lock(&self.watched);
+        let undecided = watched.iter().filter(|(_, watch)| watch.refusal.is_none());
+        undecided.map(|(group, watch)| (group.clone(), watch.since.clone())).collect()
     }
 
-    /// Reads what the activities say; what was told before is not told again.
-    fn outlook(&self, group: &GroupId, activities: &[Activity], standing: &mut Standing) {
+    /// What AWS still tries to bring; for groups that were given an order, with what came of it so far.
+    pub(super) fn standing(&self, group: &GroupId, growth: &Growth) -> Standing {
+        let open = growth.open();
         let mut watched = lock(&self.watched);
-        let Some(watch) = watched.get_mut(group) else { return };
-        let outlook = Outlook::of(&watch.since, activities);
-        // An activity that has left the page does not come back: an order that stands for weeks is not remembered whole.
-        watch.told.retain(|id| outlook.failures.iter().any(|failure| failure.id == *id));
-        for failure in &outlook.failures {
-            if !watch.told.contains(&failure.id) {
-                watch.told.push(failure.id.clone());
-                watch.at = Some(Instant::now());
-                standing.zones.extend(failure.zone.clone().map(|zone| (zone, failure.refusal.clone())));
-            }
-        }
-        let quiet = watch.at.map_or(Duration::ZERO, |at| at.elapsed());
-        standing.refusal = outlook.refusal(&watch.zones, quiet);
+        let Some(watch) = watched.get_mut(group) else { return Standing { open, ..Standing::default() } };
+        let refusal = watch.refusal.clone().filter(|_| open > 0);
+        Standing { open, refusal, zones: std::mem::take(&mut watch.untold) }
     }
 }
 
@@ -134,6 +150,10 @@ fn lock<T>(of: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 impl AutoScaling {
     /// Asks for machines by the call that the group allows.
     pub(super) async fn buy(&self, launch: &Launch) -> Result<Launched, CloudError> {
+        // By the last reading: an order reads the group once more by itself.
+        if self.roster.growth(&launch.group).is_some_and(|growth| !self.by_instances(&growth)) {
+            return self.order(launch).await;
+        }
         let growth = Growth::of(&self.describe(&launch.group).await?);
         if let Some(refusal) = growth.obstacle() {
             return Err(CloudError::Refused(refusal));
@@ -210,11 +230,17 @@ impl AutoScaling {
         let _alone = turn.write().await;
         let raised = lock(&self.orders.raised).get(&launch.group).copied().unwrap_or_default();
         let growth = raised.corrected(Growth::of(&self.describe(&launch.group).await?), clock());
+        if let Some(refusal) = growth.obstacle() {
+            return Err(CloudError::Refused(refusal));
+        }
         let is_new = lock(&self.orders.watched).get(&launch.group).is_none_or(|it| it.token != launch.token);
         if is_new {
-            let since = Watermark::of(&self.activities(&launch.group, None).await?);
-            let zones = growth.zones.clone();
-            let watch = Watch { token: launch.token.clone(), since, zones, told: Vec::new(), at: None };
+            // Where AWS tries for something already, its failures up to now are told from those to come by name.
+            let since = match growth.open() {
+                0 => Watermark::at(self.manners.now()),
+                _ => Watermark::of(&self.activities(&launch.group, None).await?),
+            };
+            let watch = Watch::new(&launch.token, since, growth.zones.clone());
             lock(&self.orders.watched).insert(launch.group.clone(), watch);
         }
         if let (Some(to), _) = growth.raise(&launch.wanted) {
@@ -228,31 +254,67 @@ impl AutoScaling {
         Ok(ordered(launch, &growth, is_new))
     }
 
-    /// What AWS still tries to bring; for groups that were given an order, with what came of it so far.
-    pub(super) async fn standing(&self, group: &GroupId, growth: &Growth) -> Standing {
-        let mut standing = Standing { open: growth.open(), ..Standing::default() };
-        let Some(since) = self.orders.watermark(group).filter(|_| standing.open > 0) else { return standing };
-        let fresh = self.roster.activities(group);
-        let read = match fresh {
-            Some(activities) => Ok(activities),
-            None => self.activities(group, since.lower_bound()).await,
-        };
-        match read {
-            Ok(activities) => self.orders.outlook(group, &activities, &mut standing),
-            Err(error) => tracing::warn!(%group, "what became of its order could not be read: {error}"),
+    /// Reads what became of open orders. Answers the groups in which AWS has given up: they are to be read once more
+    /// before that is told, so that no machine that came meanwhile counts as refused.
+    pub(super) async fn follow_orders(&self) -> Vec<String> {
+        let is_open = |group: &GroupId| self.roster.growth(group).is_some_and(|growth| growth.open() > 0);
+        let mut open = self.orders.undecided();
+        open.retain(|(group, _)| is_open(group));
+        let together = self.activities_together(&open).await;
+        let mut given_up = Vec::new();
+        for (group, since) in &open {
+            let own = |all: &Vec<Activity>| {
+                all.iter().filter(|it| it.auto_scaling_group_name() == Some(group.as_str())).cloned().collect()
+            };
+            let read = match &together {
+                Some(all) => Ok(own(all)),
+                None => self.activities(group, Watermark::lower_bound([since])).await,
+            };
+            match read {
+                Ok(activities) => {
+                    let now = self.manners.now();
+                    if lock(&self.orders.watched)
+                        .get_mut(group)
+                        .is_some_and(|watch| watch.since == *since && watch.hear(&activities, now))
+                    {
+                        given_up.push(group.to_string());
+                    }
+                }
+                Err(error) => tracing::warn!(%group, "what became of its order could not be read: {error}"),
+            }
         }
-        standing
+        given_up
     }
 
-    async fn activities(&self, group: &GroupId, since: Option<String>) -> Result<Vec<Activity>, CloudError> {
-        let since = since.map(|since| Filter::builder().name("StartTimeLowerBound").values(since).build());
-        let request = self.client.describe_scaling_activities().auto_scaling_group_name(group.as_str());
-        let request = request.max_records(ACTIVITIES).set_filters(since.map(|since| vec![since]));
-        let answer = request.send().await.map_err(|error| errors::failed("DescribeScalingActivities", &error))?;
-        let activities = answer.activities.unwrap_or_default();
-        self.roster.note_activities(group, &activities);
-        Ok(activities)
+    /// The activities of all groups since these orders, in one question where there are several; None where each group is
+    /// to be asked for alone.
+    async fn activities_together(&self, orders: &[(GroupId, Watermark)]) -> Option<Vec<Activity>> {
+        if orders.len() < 2 {
+            return None;
+        }
+        let since = Watermark::lower_bound(orders.iter().map(|(_, since)| since))?;
+        let request = self.client.describe_scaling_activities().max_records(ACTIVITIES).filters(since_filter(since));
+        let all = pages::all(ACTIVITIES_CALL, limits::ACTIVITY_PAGES, async |token| {
+            let page = request.clone().set_next_token(token).send().await;
+            let page = page.map_err(|error| errors::failed(ACTIVITIES_CALL, &error))?;
+            Ok((page.activities.unwrap_or_default(), page.next_token))
+        });
+        let all = all.await;
+        all.inspect_err(|why| tracing::debug!("activities are asked for group by group: {why}")).ok()
     }
+
+    /// The newest activities of one group.
+    async fn activities(&self, group: &GroupId, since: Option<String>) -> Result<Vec<Activity>, CloudError> {
+        let request = self.client.describe_scaling_activities().auto_scaling_group_name(group.as_str());
+        let since = since.map(|since| vec![since_filter(since)]);
+        let answer = request.max_records(ACTIVITIES).set_filters(since).send().await;
+        let answer = answer.map_err(|error| errors::failed(ACTIVITIES_CALL, &error))?;
+        Ok(answer.activities.unwrap_or_default())
+    }
+}
+
+fn since_filter(since: String) -> Filter {
+    Filter::builder().name("StartTimeLowerBound").values(since).build()
 }
 
 /// The answer to an order, once the group tries for what [`Growth::raise`] says.

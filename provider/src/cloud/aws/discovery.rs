@@ -4,14 +4,15 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use aws_sdk_autoscaling::{
     Client,
+    operation::describe_auto_scaling_groups::builders::DescribeAutoScalingGroupsFluentBuilder,
     types::{AutoScalingGroup, Filter},
 };
 use serde::Deserialize;
 
-use super::errors;
+use super::{errors, pages};
 use crate::{
     cloud::{CloudError, Missing},
-    config::NamedGroup,
+    config::{NamedGroup, limits},
 };
 
 /// Groups in one page, and names in one call; the API's own limit.
@@ -97,12 +98,8 @@ impl Ours {
         let by_name = names.chunks(PAGE).map(|names| all.clone().set_auto_scaling_group_names(Some(names.to_vec())));
         let mut found = BTreeMap::new();
         for request in by_tags.chain(by_name) {
-            let mut pages = request.into_paginator().send();
-            while let Some(page) = pages.next().await {
-                let page = page.map_err(|error| errors::failed("DescribeAutoScalingGroups", &error))?;
-                let groups = page.auto_scaling_groups.unwrap_or_default().into_iter();
-                found.extend(groups.filter_map(|group| Some((group.auto_scaling_group_name.clone()?, group))));
-            }
+            let groups = described(&request).await?.into_iter();
+            found.extend(groups.filter_map(|group| Some((group.auto_scaling_group_name.clone()?, group))));
         }
         // One with a status is on its way out.
         found.retain(|name, group| group.status().is_none() && !self.excludes(name));
@@ -133,6 +130,21 @@ impl Ours {
     fn excludes(&self, name: &str) -> bool {
         self.exclude.iter().any(|pattern| matches(pattern.as_bytes(), name.as_bytes()))
     }
+}
+
+/// Every page of `DescribeAutoScalingGroups`.
+///
+/// # Errors
+/// AWS's own.
+pub(super) async fn described(
+    request: &DescribeAutoScalingGroupsFluentBuilder,
+) -> Result<Vec<AutoScalingGroup>, CloudError> {
+    const CALL: &str = "DescribeAutoScalingGroups";
+    pages::all(CALL, limits::AWS_PAGES, async |token| {
+        let page = request.clone().set_next_token(token).send().await.map_err(|error| errors::failed(CALL, &error))?;
+        Ok((page.auto_scaling_groups.unwrap_or_default(), page.next_token))
+    })
+    .await
 }
 
 /// Whether `text` is of the form of `pattern`.

@@ -26,7 +26,7 @@ use aws_smithy_types::{config_bag::Layer, retry::RetryConfig, timeout::TimeoutCo
 use aws_types::{SigningName, region::SigningRegion};
 use serde::de::DeserializeOwned;
 
-use super::errors;
+use super::{errors, pages};
 use crate::{cloud::CloudError, config::limits};
 
 pub(super) use protocol::Params;
@@ -93,17 +93,11 @@ impl Ec2 {
     /// # Errors
     /// As for [`Ec2::call`]; also when the pages do not end.
     pub(super) async fn pages<P: Page>(&self, action: &str, params: &Params) -> Result<Vec<P::Item>, CloudError> {
-        let mut params = params.clone();
-        let mut found = Vec::new();
-        for _ in 0..limits::EC2_PAGES {
-            let (items, next) = self.call::<P>(action, &params).await?.split();
-            found.extend(items);
-            match next.filter(|token| !token.is_empty()) {
-                Some(token) => params.set("NextToken", token),
-                None => return Ok(found),
-            }
-        }
-        Err(CloudError::Unknown(format!("{action}: more than {} pages", limits::EC2_PAGES)))
+        pages::all(action, limits::AWS_PAGES, async |token| {
+            let asked = token.into_iter().fold(params.clone(), |asked, token| asked.with("NextToken", token));
+            Ok(self.call::<P>(action, &asked).await?.split())
+        })
+        .await
     }
 }
 

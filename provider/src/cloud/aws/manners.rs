@@ -26,7 +26,7 @@ use aws_smithy_runtime_api::client::{
 use tokio::time::{self, Instant};
 
 use super::calls::{CALLS, Call};
-use crate::{config::limits, keeper::wall, metrics::Metrics};
+use crate::{config::limits, keeper::wall, metrics::Metrics, timestamp::Timestamp};
 use bucket::Bucket;
 use request::Asked;
 
@@ -83,6 +83,17 @@ impl Manners {
     /// How far AWS's clock is ahead of ours, in milliseconds, by the last answer; None before one.
     pub(super) fn clock_ahead(&self) -> Option<i64> {
         Some(self.shared.ahead.load(Ordering::Relaxed)).filter(|ahead| *ahead != i64::MIN)
+    }
+
+    /// AWS's clock now; ours before AWS has told.
+    pub(super) fn now(&self) -> Timestamp {
+        let ahead = self.clock_ahead().unwrap_or(0);
+        let by = Duration::from_millis(ahead.unsigned_abs());
+        if ahead < 0 {
+            Timestamp(wall().0.saturating_sub(u64::try_from(by.as_millis()).unwrap_or(0)))
+        } else {
+            wall() + by
+        }
     }
 
     /// Waits until this call may be made; false when its turn does not come in time.

@@ -23,7 +23,7 @@ use crate::{
         group::{Group, Market},
         prices::{PriceOrigin, PriceSource},
     },
-    keeper::{clock, wall},
+    keeper::wall,
     timestamp::Timestamp,
 };
 use overrides::Overrides;
@@ -65,9 +65,8 @@ impl Prices {
 
     /// Puts a price on every group. The history is asked when it is old or a new type has come; while it does not
     /// answer, what was known before stands, and a listing waits no longer than [`limits::SPOT_PRICES`] for it.
-    pub(super) async fn put_on(&self, listing: &mut [Listed]) {
+    pub(super) async fn put_on(&self, listing: &mut [Listed], now: Timestamp) {
         self.read_file();
-        let now = clock();
         let types: BTreeSet<String> = listing
             .iter()
             .filter(|it| it.group.market == Market::Spot && !it.group.shape.instance_type.is_empty())

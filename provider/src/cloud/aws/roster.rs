@@ -7,19 +7,26 @@ use std::{
     time::Duration,
 };
 
-use aws_sdk_autoscaling::{
-    Client,
-    types::{Activity, AutoScalingGroup},
-};
+use aws_sdk_autoscaling::{Client, types::AutoScalingGroup};
 
-use super::{discovery::Ours, errors};
-use crate::{cloud::CloudError, fleet::group::GroupId, keeper::clock, timestamp::Timestamp};
+use super::{
+    desired::Growth,
+    discovery::{self, Ours},
+};
+use crate::{
+    cloud::{CloudError, Look},
+    fleet::group::GroupId,
+    timestamp::Timestamp,
+};
 
 /// Names in one call; the API's own limit.
 const PAGE: usize = 100;
-/// Groups in which something happens are read again after this; cluster-autoscaler looks every ten seconds.
-const BUSY: Duration = Duration::from_secs(10);
-/// A group that we changed is looked at for this long, whatever it shows.
+/// Groups in which something happens are read again after this. Cluster-autoscaler's loops come every ten seconds and
+/// have them read when an order is open; no need to do so in between.
+const BUSY: Duration = Duration::from_secs(15);
+/// A group that we changed is first read after this: AWS needs a moment to make something of it.
+const FIRST: Duration = Duration::from_secs(2);
+/// It is looked at for this long, whatever it shows.
 const ATTENTION: Duration = Duration::from_mins(2);
 
 /// What is known, and since when.
@@ -33,9 +40,8 @@ struct Known {
     groups: BTreeMap<String, AutoScalingGroup>,
     all_read: Option<Timestamp>,
     busy_read: Timestamp,
-    /// Groups that we changed, and when.
-    touched: BTreeMap<String, Timestamp>,
-    activities: BTreeMap<GroupId, (Timestamp, Vec<Activity>)>,
+    /// Groups that we changed; None until a listing has taken note of when.
+    touched: BTreeMap<String, Option<Timestamp>>,
 }
 
 /// What is to be asked now.
@@ -51,54 +57,55 @@ impl Roster {
         Self { refresh, known: Mutex::default() }
     }
 
-    /// Something of this group was changed by us: the next listing reads it.
+    /// Something of this group was changed by us.
     pub(super) fn touch(&self, group: &GroupId) {
-        let mut known = self.known();
-        known.touched.insert(group.to_string(), clock());
-        known.activities.remove(group);
-        known.busy_read = Timestamp(0);
+        self.known().touched.insert(group.to_string(), None);
     }
 
-    /// Every group of ours, by name, as fresh as is due.
+    /// Every group of ours, by name, as it was read last.
+    pub(super) fn groups(&self) -> Vec<AutoScalingGroup> {
+        self.known().groups.values().cloned().collect()
+    }
+
+    /// One of them, as far as it matters to its growth.
+    pub(super) fn growth(&self, group: &GroupId) -> Option<Growth> {
+        self.known().groups.get(group.as_str()).map(Growth::of)
+    }
+
+    /// Reads what is due; false when nothing was.
     ///
     /// # Errors
     /// AWS's own; what was known stays known.
-    pub(super) async fn read(&self, client: &Client, ours: &Ours) -> Result<Vec<AutoScalingGroup>, CloudError> {
-        let now = clock();
-        let ask = self.known().ask(self.refresh, now);
+    pub(super) async fn read(&self, client: &Client, ours: &Ours, look: Look) -> Result<bool, CloudError> {
+        let ask = self.known().ask(self.refresh, look);
         match ask {
             Ask::All => {
                 let groups = ours.find(client).await?;
                 let mut known = self.known();
-                known.touched.retain(|name, at| groups.contains_key(name) && now.since(*at) < ATTENTION);
-                known.activities.retain(|group, _| groups.contains_key(group.as_str()));
-                (known.groups, known.all_read, known.busy_read) = (groups, Some(now), now);
+                let lasts = |at: &Option<Timestamp>| at.is_none_or(|at| look.now.since(at) < ATTENTION);
+                known.touched.retain(|name, at| groups.contains_key(name) && lasts(at));
+                (known.groups, known.all_read, known.busy_read) = (groups, Some(look.now), look.now);
             }
             Ask::Named(names) => {
-                for names in names.chunks(PAGE) {
-                    let request =
-                        client.describe_auto_scaling_groups().set_auto_scaling_group_names(Some(names.to_vec()));
-                    let answer = request.max_records(100).send().await;
-                    let answer = answer.map_err(|error| errors::failed("DescribeAutoScalingGroups", &error))?;
-                    self.known().take(answer.auto_scaling_groups.unwrap_or_default());
-                }
-                self.known().busy_read = now;
+                self.reread(client, &names).await?;
+                self.known().busy_read = look.now;
             }
-            Ask::Nothing => {}
+            Ask::Nothing => return Ok(false),
         }
-        Ok(self.known().groups.values().cloned().collect())
+        Ok(true)
     }
 
-    /// The group's activities that were read a moment ago; None when they are to be read again.
-    pub(super) fn activities(&self, group: &GroupId) -> Option<Vec<Activity>> {
-        let pace = BUSY.min(self.refresh);
-        let now = clock();
-        self.known().activities.get(group).filter(|(at, _)| now.since(*at) < pace).map(|(_, found)| found.clone())
-    }
-
-    /// These are the group's activities now.
-    pub(super) fn note_activities(&self, group: &GroupId, found: &[Activity]) {
-        self.known().activities.insert(group.clone(), (clock(), found.to_vec()));
+    /// Reads these groups now.
+    ///
+    /// # Errors
+    /// AWS's own; what was known stays known.
+    pub(super) async fn reread(&self, client: &Client, names: &[String]) -> Result<(), CloudError> {
+        for names in names.chunks(PAGE) {
+            let request = client.describe_auto_scaling_groups().set_auto_scaling_group_names(Some(names.to_vec()));
+            let groups = discovery::described(&request.max_records(100)).await?;
+            self.known().take(groups);
+        }
+        Ok(())
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -107,14 +114,19 @@ impl Roster {
 }
 
 impl Known {
-    fn ask(&self, refresh: Duration, now: Timestamp) -> Ask {
+    fn ask(&mut self, refresh: Duration, look: Look) -> Ask {
+        let now = look.now;
+        self.touched.values_mut().for_each(|at| _ = at.get_or_insert(now));
         if self.all_read.is_none_or(|at| now.since(at) >= refresh) {
             return Ask::All;
         }
-        if now.since(self.busy_read) < BUSY.min(refresh) {
+        let unread = |at: Timestamp| at >= self.busy_read && now.since(at) >= FIRST.min(refresh);
+        let first = self.touched.values().flatten().any(|at| unread(*at));
+        if !first && !look.awaited && now.since(self.busy_read) < BUSY.min(refresh) {
             return Ask::Nothing;
         }
-        let touched = |name: &String| self.touched.get(name).is_some_and(|at| now.since(*at) < ATTENTION);
+        let touched =
+            |name: &String| self.touched.get(name).is_some_and(|at| at.is_some_and(|at| now.since(at) < ATTENTION));
         let busy = self.groups.iter().filter(|(name, group)| touched(name) || is_busy(group));
         match busy.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
             names if names.is_empty() => Ask::Nothing,
@@ -160,17 +172,21 @@ mod tests {
         Known { groups: groups.into_iter().collect(), all_read: Some(read), busy_read: read, ..Known::default() }
     }
 
+    fn at(seconds: u64) -> Look {
+        Look { now: after(seconds), awaited: false }
+    }
+
     fn after(seconds: u64) -> Timestamp {
         Timestamp(1_000_000) + Duration::from_secs(seconds)
     }
 
     #[test]
     fn quiet_groups_are_read_once_in_a_refresh() {
-        let known = known(vec![group("a", 1, &["InService"]), group("b", 1, &["InService", "Standby"])], after(0));
+        let mut known = known(vec![group("a", 1, &["InService"]), group("b", 1, &["InService", "Standby"])], after(0));
         for (seconds, expected) in [(1, Ask::Nothing), (30, Ask::Nothing), (59, Ask::Nothing), (60, Ask::All)] {
-            assert_eq!(known.ask(MINUTE, after(seconds)), expected, "{seconds}");
+            assert_eq!(known.ask(MINUTE, at(seconds)), expected, "{seconds}");
         }
-        assert_eq!(Known::default().ask(MINUTE, after(0)), Ask::All);
+        assert_eq!(Known::default().ask(MINUTE, at(0)), Ask::All);
     }
 
     #[test]
@@ -182,14 +198,18 @@ mod tests {
             group("ending", 1, &["InService", "Terminating"]),
         ];
         let mut known = known(groups, after(0));
-        assert_eq!(known.ask(MINUTE, after(9)), Ask::Nothing);
+        assert_eq!(known.ask(MINUTE, at(14)), Ask::Nothing);
         let busy = Ask::Named(["ending", "pending", "short"].map(ToOwned::to_owned).into());
-        assert_eq!(known.ask(MINUTE, after(10)), busy);
-        known.touched.insert("quiet".to_owned(), after(9));
-        let Ask::Named(names) = known.ask(MINUTE, after(10)) else { panic!("nothing is asked") };
+        assert_eq!(known.ask(MINUTE, at(15)), busy);
+        assert_eq!(known.ask(MINUTE, Look { now: after(3), awaited: true }), busy, "a loop of CA begins");
+        known.touched.insert("quiet".to_owned(), None);
+        assert_eq!(known.ask(MINUTE, at(4)), Ask::Nothing, "AWS is given a moment");
+        let Ask::Named(names) = known.ask(MINUTE, at(6)) else { panic!("nothing is asked") };
         assert_eq!(names.len(), 4, "what we changed is looked at, whatever it shows");
-        known.touched.insert("quiet".to_owned(), Timestamp(0));
-        assert_eq!(known.ask(Duration::from_secs(1), after(1)), Ask::All, "a shorter refresh is the operator's wish");
+        known.busy_read = after(6);
+        assert_eq!(known.ask(MINUTE, at(7)), Ask::Nothing);
+        known.touched.insert("quiet".to_owned(), Some(Timestamp(0)));
+        assert_eq!(known.ask(Duration::from_secs(1), at(1)), Ask::All, "a shorter refresh is the operator's wish");
     }
 
     #[test]

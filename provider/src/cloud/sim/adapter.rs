@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use async_trait::async_trait;
 
 use crate::{
-    cloud::{Cloud, CloudError, Kept, Launch, Launched, Listing},
+    cloud::{Cloud, CloudError, Kept, Launch, Launched, Listing, Look},
     fleet::group::{GroupId, InstanceId, Refusal},
     keeper::clock,
     timestamp::Timestamp,
@@ -180,7 +180,7 @@ impl SimCloud {
 
 #[async_trait]
 impl Cloud for SimCloud {
-    async fn list(&self) -> Result<Listing, CloudError> {
+    async fn list(&self, _look: Look) -> Result<Listing, CloudError> {
         self.call(None, |machines, scenario, now| Ok(machines.list(scenario, now).into())).await
     }
 

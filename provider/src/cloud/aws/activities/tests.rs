@@ -76,12 +76,22 @@ fn a_failure_is_told_in_its_class_with_awss_own_code() {
 fn what_failed_before_the_order_never_counts() {
     let before = [activity("new", 50, "Failed", ICE, "us-east-1a"), activity("old", 40, "Failed", ICE, "us-east-1a")];
     let watermark = Watermark::of(&before);
-    assert_eq!(watermark.lower_bound().as_deref(), Some("1970-01-01T00:00:50Z"));
+    assert_eq!(Watermark::lower_bound([&watermark]).as_deref(), Some("1970-01-01T00:00:50Z"));
     let older = activity("older", 30, "Failed", ICE, "us-east-1a");
     assert_eq!(Outlook::of(&watermark, &[before[0].clone(), before[1].clone(), older]), Outlook::default());
     let same_second = activity("since", 50, "Failed", ICE, "us-east-1b");
     let outlook = Outlook::of(&watermark, &[same_second, before[0].clone()]);
     assert_eq!(outlook.failures.iter().map(|it| it.id.as_str()).collect::<Vec<_>>(), ["since"]);
+}
+
+#[test]
+fn an_order_to_a_group_that_tried_for_nothing_counts_from_its_own_time() {
+    let watermark = Watermark::at(Timestamp(50_000));
+    let failed = |at| Outlook::of(&watermark, &[activity("1", at, "Failed", ICE, "us-east-1a")]).failures.len();
+    assert_eq!([47, 48, 50, 60].map(failed), [0, 1, 1, 1]);
+    let later = Watermark::at(Timestamp(90_000));
+    assert_eq!(Watermark::lower_bound([&later, &watermark]).as_deref(), Some("1970-01-01T00:00:48Z"));
+    assert_eq!(Watermark::lower_bound([&later, &Watermark::default()]), None);
 }
 
 #[test]
@@ -92,9 +102,9 @@ fn a_zone_that_failed_is_no_refusal_while_the_next_is_tried() {
         let of = Activity::builder().activity_id("t").description(text).status_code(status);
         of.start_time(DateTime::from_secs(2)).build()
     };
-    let (soon, later) = (Duration::from_secs(1), Duration::from_secs(11));
+    let (soon, later) = (Timestamp(2_000), Timestamp(6_000));
     let quota = activity("q", 1, "Failed", "VcpuLimitExceeded - no more.", "us-east-1a");
-    for (activities, quiet, told) in [
+    for (activities, now, told) in [
         (vec![], later, None),
         (vec![failed("1", "us-east-1a")], soon, None),
         (vec![failed("1", "us-east-1a")], later, Some("InsufficientInstanceCapacity")),
@@ -113,6 +123,6 @@ fn a_zone_that_failed_is_no_refusal_while_the_next_is_tried() {
         ),
     ] {
         let outlook = Outlook::of(&Watermark::default(), &activities);
-        assert_eq!(outlook.refusal(&zones(), quiet).map(|it| it.code).as_deref(), told, "{activities:?}");
+        assert_eq!(outlook.refusal(&zones(), now).map(|it| it.code).as_deref(), told, "{activities:?}");
     }
 }

@@ -29,7 +29,7 @@ use crate::{
         },
     },
     config::limits,
-    keeper::clock,
+    timestamp::Timestamp,
 };
 
 /// Names in one call of `DescribeInstanceTypes`; the API's own limit.
@@ -73,11 +73,11 @@ impl Sources {
 
     /// Asks for what these groups rest on and is due. The first time this waits for the answers; later a listing is not
     /// held up by them, and what has not come in time is there for the next one.
-    pub(in crate::cloud::aws) async fn refresh(&self, groups: &[AutoScalingGroup]) {
+    pub(in crate::cloud::aws) async fn refresh(&self, groups: &[AutoScalingGroup], now: Timestamp) {
         let mut reading = self.reading.lock().await;
         if reading.is_empty() || reading.try_join_next().is_some() {
             let (shared, needs) = (self.shared.clone(), Needs::of(groups));
-            reading.spawn(async move { shared.read(&needs).await });
+            reading.spawn(async move { shared.read(&needs, now).await });
         }
         let first = !self.begun.swap(true, Ordering::Relaxed);
         let patience = if first { limits::TEMPLATES } else { limits::TEMPLATES_LATER };
@@ -93,46 +93,45 @@ impl Shared {
     }
 
     /// Each step rests on the one before: a template names image and attributes, these name types.
-    async fn read(self: Arc<Self>, needs: &Needs) {
-        tokio::join!(self.templates(needs), self.configurations(needs), self.nodegroups(needs));
-        self.images(needs).await;
-        self.matching(needs).await;
-        self.types(needs).await;
+    async fn read(self: Arc<Self>, needs: &Needs, now: Timestamp) {
+        tokio::join!(self.templates(needs, now), self.configurations(needs, now), self.nodegroups(needs, now));
+        self.images(needs, now).await;
+        self.matching(needs, now).await;
+        self.types(needs, now).await;
     }
 
-    async fn templates(self: &Arc<Self>, needs: &Needs) {
-        let mut due = self.facts(|facts| facts.templates.due(needs.templates(), clock()));
+    async fn templates(self: &Arc<Self>, needs: &Needs, now: Timestamp) {
+        let mut due = self.facts(|facts| facts.templates.due(needs.templates(), now));
         if due.len() >= ALL_TEMPLATES {
             match self.ec2.pages::<Versions>("DescribeLaunchTemplateVersions", &versions::of_all()).await {
-                Ok(all) => due.retain(|reference| !self.answered(reference, &all)),
+                Ok(all) => due.retain(|reference| !self.answered(reference, &all, now)),
                 Err(error) => tracing::debug!("not every launch template could be read at once: {error}"),
             }
         }
-        each(due, |reference| self.clone().template(reference)).await;
+        each(due, |reference| self.clone().template(reference, now)).await;
     }
 
-    async fn template(self: Arc<Self>, reference: Reference) -> bool {
+    async fn template(self: Arc<Self>, reference: Reference, now: Timestamp) -> bool {
         let answer = self.ec2.pages::<Versions>("DescribeLaunchTemplateVersions", &versions::of(&reference)).await;
         let goes_on = answers(&answer);
         let recipe = answer.map_err(|error| error.to_string()).and_then(|versions| {
             versions.first().map(Version::recipe).ok_or_else(|| "there is no such version".to_owned())
         });
         let fresh = if reference.is_fixed() { FIXED } else { FRESH };
-        self.facts(|facts| facts.templates.put(reference, recipe, fresh, clock()));
+        self.facts(|facts| facts.templates.put(reference, recipe, fresh, now));
         goes_on
     }
 
     /// Takes what `reference` means from the versions of all templates, if it is among them.
-    fn answered(&self, reference: &Reference, all: &[Version]) -> bool {
+    fn answered(&self, reference: &Reference, all: &[Version], now: Timestamp) -> bool {
         let latest = all.iter().filter(|it| it.is_of(reference)).map(Version::number).max().unwrap_or(0);
         let Some(version) = all.iter().find(|it| it.answers(reference, latest)) else { return false };
         let fresh = if reference.is_fixed() { FIXED } else { FRESH };
-        self.facts(|facts| facts.templates.put(reference.clone(), Ok(version.recipe()), fresh, clock()));
+        self.facts(|facts| facts.templates.put(reference.clone(), Ok(version.recipe()), fresh, now));
         true
     }
 
-    async fn configurations(&self, needs: &Needs) {
-        let now = clock();
+    async fn configurations(&self, needs: &Needs, now: Timestamp) {
         let due = self.facts(|facts| facts.configurations.due(needs.configurations(), now));
         for names in due.chunks(CONFIGURATIONS) {
             let request = self.autoscaling.describe_launch_configurations();
@@ -157,21 +156,20 @@ impl Shared {
         }
     }
 
-    async fn nodegroups(self: &Arc<Self>, needs: &Needs) {
-        let due = self.facts(|facts| facts.nodegroups.due(needs.nodegroups.iter().cloned(), clock()));
-        each(due, |name| self.clone().nodegroup(name)).await;
+    async fn nodegroups(self: &Arc<Self>, needs: &Needs, now: Timestamp) {
+        let due = self.facts(|facts| facts.nodegroups.due(needs.nodegroups.iter().cloned(), now));
+        each(due, |name| self.clone().nodegroup(name, now)).await;
     }
 
-    async fn nodegroup(self: Arc<Self>, name: eks::Name) -> bool {
+    async fn nodegroup(self: Arc<Self>, name: eks::Name, now: Timestamp) -> bool {
         let answer = eks::describe(&self.eks, &name).await;
         let goes_on = answers(&answer);
         let answer = answer.map_err(|error| error.to_string());
-        self.facts(|facts| facts.nodegroups.put(name, answer, FRESH, clock()));
+        self.facts(|facts| facts.nodegroups.put(name, answer, FRESH, now));
         goes_on
     }
 
-    async fn images(&self, needs: &Needs) {
-        let now = clock();
+    async fn images(&self, needs: &Needs, now: Timestamp) {
         let due = self.facts(|facts| {
             let used = needs.images(facts);
             facts.images.due(used, now)
@@ -187,28 +185,28 @@ impl Shared {
         }
     }
 
-    async fn matching(self: &Arc<Self>, needs: &Needs) {
+    async fn matching(self: &Arc<Self>, needs: &Needs, now: Timestamp) {
         let due = self.facts(|facts| {
             let used = needs.matching(facts);
-            facts.matching.due(used, clock())
+            facts.matching.due(used, now)
         });
-        each(due, |wanted| self.clone().matched(wanted)).await;
+        each(due, |wanted| self.clone().matched(wanted, now)).await;
     }
 
-    async fn matched(self: Arc<Self>, wanted: Wanted) -> bool {
+    async fn matched(self: Arc<Self>, wanted: Wanted, now: Timestamp) -> bool {
         let params = wanted.0.params(&wanted.1);
         let answer = self.ec2.pages::<Matching>("GetInstanceTypesFromInstanceRequirements", &params).await;
         let goes_on = answers(&answer);
         let answer = answer.map_err(|error| error.to_string());
-        self.facts(|facts| facts.matching.put(wanted, answer, FRESH, clock()));
+        self.facts(|facts| facts.matching.put(wanted, answer, FRESH, now));
         goes_on
     }
 
     /// Types are asked for by name; one that EC2 does not know fails the call, so then each is asked for alone.
-    async fn types(&self, needs: &Needs) {
+    async fn types(&self, needs: &Needs, now: Timestamp) {
         let due = self.facts(|facts| {
             let used = needs.types(facts);
-            facts.types.due(used, clock())
+            facts.types.due(used, now)
         });
         for names in due.chunks(TYPES) {
             let answer = self.described(names).await;
@@ -217,10 +215,10 @@ impl Shared {
             if one_by_one && names.len() > 1 {
                 for name in names {
                     let alone = std::slice::from_ref(name);
-                    self.keep_types(self.described(alone).await, alone);
+                    self.keep_types(self.described(alone).await, alone, now);
                 }
             } else {
-                self.keep_types(answer, names);
+                self.keep_types(answer, names, now);
             }
         }
     }
@@ -231,11 +229,16 @@ impl Shared {
         Ok(found.into_iter().map(|it| (it.name.clone(), it)).collect())
     }
 
-    fn keep_types(&self, answer: Result<Vec<(String, types::InstanceType)>, CloudError>, names: &[String]) {
+    fn keep_types(
+        &self,
+        answer: Result<Vec<(String, types::InstanceType)>, CloudError>,
+        names: &[String],
+        now: Timestamp,
+    ) {
         let answer = by_name(answer);
         self.facts(|facts| {
             for name in names {
-                facts.types.put(name.clone(), answer(name), FIXED, clock());
+                facts.types.put(name.clone(), answer(name), FIXED, now);
             }
         });
     }

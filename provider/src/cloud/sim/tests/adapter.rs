@@ -46,7 +46,7 @@ async fn launch(cloud: &SimCloud, count: u32, token: &str) -> Result<usize, Clou
 }
 
 async fn living(cloud: &SimCloud) -> Vec<InstanceId> {
-    let listed = cloud.list().await.unwrap();
+    let listed = cloud.list(crate::cloud::Look::default()).await.unwrap();
     listed.groups.into_iter().flat_map(|one| one.instances).map(|machine| machine.id).collect()
 }
 
