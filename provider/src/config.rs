@@ -81,7 +81,7 @@ pub mod limits {
     pub const AWS_CALL: Duration = Duration::from_secs(50);
     /// The two for a command that a person waits for.
     pub const AWS_GLANCE: (Duration, Duration) = (Duration::from_secs(6), Duration::from_secs(15));
-    /// CA's Refresh waits this long for what became of orders that the cloud works on, no longer.
+    /// CA's Refresh waits this long for what becomes of launches and orders, no longer.
     pub const LOOP_WAIT: Duration = Duration::from_secs(1);
     /// However often Refresh comes, such orders are not read more often than this.
     pub const ORDERS_AGAIN: Duration = Duration::from_secs(3);

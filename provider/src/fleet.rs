@@ -156,6 +156,12 @@ impl GroupView {
         self.intents.iter().any(Intent::in_flight)
     }
 
+    /// Whether a launch is out that the cloud has neither answered nor taken as an order.
+    #[must_use]
+    pub fn is_launching(&self) -> bool {
+        self.intents.iter().any(|intent| intent.outstanding() > intent.ordered())
+    }
+
     /// Whether a machine of ours has come and is not a Node yet.
     #[must_use]
     pub fn unregistered(&self) -> bool {

@@ -5,6 +5,7 @@ mod calls;
 mod carry;
 mod clock;
 pub mod look;
+mod loops;
 mod state;
 
 use std::{
@@ -24,7 +25,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    cloud::{Cloud, Look},
+    cloud::Cloud,
     config::{Config, limits},
     expander::bought::{Bought, Offer},
     fleet::{
@@ -88,7 +89,7 @@ pub enum Command {
     Learned(Vec<(GroupId, Learned)>),
     /// A machine's end was announced.
     Noticed(Notice),
-    /// CA begins a loop: answered when a listing that began after this is in, or when the last such is young enough.
+    /// CA begins a loop: answered when what the cloud owed an answer to is known, or was asked for a moment ago.
     Attend(oneshot::Sender<()>),
     /// Another configuration is in force.
     Reload(Box<Config>),
@@ -154,16 +155,6 @@ impl Handle {
     pub fn called(&self) {
         self.called.store(clock().0, Ordering::Relaxed);
     }
-
-    /// CA begins a loop while the cloud works on orders: waits until what came of them has been read, or for
-    /// [`limits::LOOP_WAIT`], so that this loop sees a refusal that came before it.
-    pub async fn attend(&self) {
-        let (done, answer) = oneshot::channel();
-        if self.commands.try_send(Command::Attend(done)).is_ok() {
-            // In time or not, the loop goes on with what is known then.
-            let _ = time::timeout(limits::LOOP_WAIT, answer).await;
-        }
-    }
 }
 
 /// What the keeper goes by, as far as the configuration can change it.
@@ -202,23 +193,12 @@ pub struct Keeper {
     calling_since: Option<Timestamp>,
     next_listing: Timestamp,
     next_sweep: Timestamp,
-    attended: Attended,
+    attended: loops::Attended,
     /// Held until the first listing.
     unsynced: Option<Guard>,
     commands: mpsc::Receiver<Command>,
     handle: Handle,
     changed: Changed,
-}
-
-/// Loops of CA that wait for a listing.
-#[derive(Debug, Default)]
-struct Attended {
-    /// Those for whom none has begun yet.
-    waiting: Vec<oneshot::Sender<()>>,
-    /// Those for whom one is under way.
-    served: Vec<oneshot::Sender<()>>,
-    /// When the last one for them began, or an order was given that the cloud needs a moment for.
-    last: Timestamp,
 }
 
 /// What differs from what was published last.
@@ -270,7 +250,7 @@ impl Keeper {
             calling_since: None,
             next_listing: started,
             next_sweep: started,
-            attended: Attended::default(),
+            attended: loops::Attended::default(),
             unsynced: Some(parts.unsynced),
             commands,
             handle: handle.clone(),
@@ -373,45 +353,6 @@ impl Keeper {
             if self.changed.fleet {
                 self.settle().await;
             }
-        }
-    }
-
-    /// Begins a listing, unless one is under way.
-    fn list(&mut self, now: Timestamp) {
-        self.attended.waiting.retain(|reply| !reply.is_closed());
-        let awaited = !self.attended.waiting.is_empty();
-        if !self.calls.list(Look { now, awaited }) {
-            return;
-        }
-        if awaited {
-            self.attended.served.append(&mut self.attended.waiting);
-            self.attended.last = now;
-        }
-        let busy = self.fleet.groups().any(|view| view.is_moving());
-        let pace = if busy { self.settings.refresh.min(Duration::from_secs(2)) } else { self.settings.refresh };
-        self.next_listing = now + pace;
-    }
-
-    /// A loop of CA waits. However often it asks, the cloud is not asked more often than every few seconds.
-    fn attend(&mut self, reply: oneshot::Sender<()>, now: Timestamp) {
-        if now.since(self.attended.last) < limits::ORDERS_AGAIN {
-            // What is under way for others is as good; else the last one is young enough.
-            if !self.attended.served.is_empty() {
-                self.attended.served.push(reply);
-            }
-            return;
-        }
-        self.attended.waiting.push(reply);
-        self.list(now);
-    }
-
-    /// CA counts as calling while its Refresh comes often enough.
-    fn watch_caller(&mut self, now: Timestamp) {
-        let called = Timestamp(self.handle.called.load(Ordering::Relaxed));
-        if called.0 == 0 || now.since(called) > limits::CALLER_GONE {
-            self.calling_since = None;
-        } else {
-            self.calling_since.get_or_insert(called);
         }
     }
 

@@ -25,6 +25,8 @@ use crate::{
 
 /// How soon on-demand is bought when the whole spot market has nothing.
 const DROUGHT: Duration = Duration::from_secs(20);
+/// CA's own default of `--scan-interval`.
+const LOOP: Duration = Duration::from_secs(10);
 /// AWS's notice before it takes a spot machine back.
 const NOTICE: Duration = Duration::from_secs(120);
 
@@ -33,6 +35,8 @@ pub(crate) fn stories() -> Vec<Story> {
         story!(a_spot_machine_is_replaced_in_time, on Aws),
         story!(an_agents_notice_replaces_in_time, on Aws),
         story!(a_drought_of_spot_buys_on_demand, on Aws),
+        story!(a_drought_with_loops_of_ten_seconds, on Aws),
+        story!(a_refusal_is_seen_by_the_next_loop, on Aws),
         story!(a_refusing_zone_sends_machines_to_another, on Aws),
         story!(a_quota_asks_another_group, on Aws),
     ]
@@ -66,25 +70,81 @@ async fn a_quota_asks_another_group(stage: Stage) -> Result<()> {
 /// No spot machine in the whole region, of either type: on-demand is bought within seconds, and the second time without
 /// asking spot first.
 async fn a_drought_of_spot_buys_on_demand(stage: Stage) -> Result<()> {
-    let mut world = World { zones: 2, ..World::default() };
-    let mut other = world.group("spot-a10g").context("no spot group")?.clone();
-    other.id = "spot-big-a10g";
-    other.instance_type = "g5.2xlarge";
-    world.groups.push(other);
-    let mut scene = stage.scene(Setup { world, ..Setup::default() }).await?;
-    cloud(&scene)?.spot_drought();
+    let mut scene = drought(&stage, Setup::default()).await?;
     for (round, name) in ["first", "second"].into_iter().enumerate() {
-        scene.create_pods(name, 1, 1).await?;
-        let asked = scene.journal.acts("pods-created").pop().context("no pods")?.0;
-        let bought = async |scene: &mut Scene| Ok(on_demand(scene).len() > round);
-        scene.until("an on-demand machine asked for", SOON, bought).await?;
-        let took = on_demand(&scene).get(round).copied().unwrap_or_default().saturating_sub(asked);
-        scene.journal.act("drought", json!({"round": round, "seconds": took.as_secs_f64()}));
+        let took = until_on_demand(&mut scene, name).await?;
+        stage.measure(
+            ["pods pending until on-demand is asked for", "the same once more, in the same drought"][round],
+            took,
+        );
         ensure!(took < DROUGHT, "on-demand was asked only after {took:?}");
     }
     scene.until_running(2, SOON).await?;
     exactly(&mut scene, &[("od-a10g", 2)]).await?;
     scene.nothing_further_is_bought().await
+}
+
+/// The same with the pace of CA's own defaults: each spot group that has to be tried costs no more than one loop.
+async fn a_drought_with_loops_of_ten_seconds(stage: Stage) -> Result<()> {
+    let mut scene = drought(&stage, Setup { scan_interval: LOOP, ..Setup::default() }).await?;
+    let took = until_on_demand(&mut scene, "first").await?;
+    stage.measure("pods pending until on-demand is asked for", took);
+    let first = scene.journal.increases().first().map(|it| it.at).context("nothing was asked for")?;
+    let since = scene.journal.increases().last().map(|it| it.at.saturating_sub(first)).unwrap_or_default();
+    stage.measure("the first spot group asked until on-demand is", since);
+    scene.until_running(1, SOON).await?;
+    exactly(&mut scene, &[("od-a10g", 1)]).await
+}
+
+/// AWS takes six seconds for its no to a raised desired capacity; LaunchInstances says it at once. Either way the next
+/// loop asks the other group, and the provider lists as seldom as it does by itself.
+async fn a_refusal_is_seen_by_the_next_loop(stage: Stage) -> Result<()> {
+    let world = World { zones: 2, ..World::default() };
+    let setup = Setup {
+        world,
+        settings: json!({"refresh": "1m"}),
+        scan_interval: LOOP,
+        frequent_loops: Some(false),
+        ..Setup::default()
+    };
+    let mut scene = stage.scene(setup).await?;
+    let cloud = cloud(&scene)?;
+    cloud.spot_drought();
+    cloud.group("spot-a10g").with(|group, _| group.pace.react = Duration::from_secs(6));
+    let took = until_on_demand(&mut scene, "gpu").await?;
+    stage.measure("pods pending until on-demand is asked for", took);
+    let asked = scene.journal.increases();
+    let groups: Vec<_> = asked.iter().map(|it| it.group.as_str()).collect();
+    ensure!(groups == ["spot-a10g", "od-a10g"], "asked were {groups:?}");
+    let loops = scene.journal.loops(asked[0].at, asked[1].at);
+    ensure!(loops == 1, "the refusal was seen by loop {loops} after the one that bought");
+    scene.until_running(1, SOON).await?;
+    exactly(&mut scene, &[("od-a10g", 1)]).await
+}
+
+/// Two groups of spot machines and one on demand, in a region that has no spot machine; the provider lists as seldom as it
+/// does by itself.
+async fn drought(stage: &Stage, setup: Setup) -> Result<Scene> {
+    let mut world = World { zones: 2, ..World::default() };
+    let mut other = world.group("spot-a10g").context("no spot group")?.clone();
+    other.id = "spot-big-a10g";
+    other.instance_type = "g5.2xlarge";
+    world.groups.push(other);
+    let scene = stage.scene(Setup { world, settings: json!({"refresh": "1m"}), ..setup }).await?;
+    cloud(&scene)?.spot_drought();
+    Ok(scene)
+}
+
+/// Makes a pod, and answers how long it took until one more on-demand machine was asked for.
+async fn until_on_demand(scene: &mut Scene, pods: &str) -> Result<Duration> {
+    let before = on_demand(scene).len();
+    scene.create_pods(pods, 1, 1).await?;
+    let pending = scene.journal.acts("pods-created").pop().context("no pods")?.0;
+    let bought = async |scene: &mut Scene| Ok(on_demand(scene).len() > before);
+    scene.until("an on-demand machine asked for", SOON, bought).await?;
+    let took = on_demand(scene).get(before).copied().unwrap_or_default().saturating_sub(pending);
+    scene.journal.act("drought", json!({"pods": pods, "seconds": took.as_secs_f64()}));
+    Ok(took)
 }
 
 /// AWS announces that it takes a spot machine back, by a queue: nobody asks the node itself.

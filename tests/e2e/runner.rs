@@ -2,13 +2,13 @@
 //! `cargo test` prints, so that whoever counts tests counts these.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     fs,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     pin::Pin,
     process::ExitCode,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -45,6 +45,9 @@ pub(crate) struct Arguments {
     /// Test this windlass-provider instead of building one.
     #[arg(long, value_name = "PATH")]
     provider: Option<PathBuf>,
+    /// Tell each scenario so many times, and print how long took what they measure: p50, p90, p99 and the longest.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    repeat: u16,
     /// Keep the logs of scenarios that pass, too.
     #[arg(long)]
     keep: bool,
@@ -149,9 +152,18 @@ pub(crate) struct Stage {
     /// Where it happens.
     pub(crate) on: On,
     dir: PathBuf,
+    measured: Measured,
 }
 
+/// What scenarios measured: what it is, and how long it took.
+type Measured = Arc<Mutex<Vec<(String, Duration)>>>;
+
 impl Stage {
+    /// Notes how long something took that the scenario is about.
+    pub(crate) fn measure(&self, what: &str, took: Duration) {
+        lock(&self.measured).push((what.to_owned(), took));
+    }
+
     /// A whole scene with an autoscaler.
     pub(crate) async fn scene(&self, mut setup: Setup) -> Result<Scene> {
         let driver = self.driver.as_ref().context("this scenario has no driver")?;
@@ -170,6 +182,7 @@ struct Told {
     name: String,
     outcome: Result<()>,
     took: Duration,
+    measured: Vec<(String, Duration)>,
 }
 
 /// Runs what was asked for.
@@ -201,12 +214,13 @@ fn try_run(arguments: &Arguments, stories: Vec<Story>) -> Result<bool> {
     let chosen = |it: &Showing| {
         arguments.names.is_empty() || arguments.names.iter().any(|wanted| it.name.contains(wanted.as_str()))
     };
-    let queue: VecDeque<_> = all.into_iter().filter(chosen).collect();
+    let chosen: Vec<Showing> = all.into_iter().filter(chosen).collect();
+    let filtered = total - chosen.len();
+    let queue = repeated(&chosen, arguments.repeat);
     if arguments.list {
         queue.iter().for_each(|it| println!("{}: test", it.name));
         return Ok(true);
     }
-    let filtered = total - queue.len();
     let begun = Instant::now();
     let binaries = Binaries::ready(|line| println!("{line}"))?;
     let provider = arguments.provider.clone().map_or_else(provider::build, Ok)?;
@@ -226,6 +240,7 @@ fn try_run(arguments: &Arguments, stories: Vec<Story>) -> Result<bool> {
         println!("\nlogs: {}", root.keep().display());
     }
     summary(&told, &who);
+    distributions(&told);
     let passed = told.len() - failed;
     let word = if failed == 0 { "ok" } else { "FAILED" };
     println!(
@@ -236,12 +251,25 @@ fn try_run(arguments: &Arguments, stories: Vec<Story>) -> Result<bool> {
 }
 
 /// A scenario on one cloud, with one driver.
+#[derive(Clone)]
 struct Showing {
     /// Scenario, cloud and driver.
     name: String,
     story: Story,
     on: On,
     driver: Option<Driver>,
+}
+
+/// Each so many times, in turn; with its number in its name where there are several.
+fn repeated(showings: &[Showing], times: u16) -> VecDeque<Showing> {
+    let again = |number: u16| {
+        let numbered = move |it: &Showing| match times {
+            1 => it.clone(),
+            _ => Showing { name: format!("{}::{number}", it.name), ..it.clone() },
+        };
+        showings.iter().map(numbered).collect::<Vec<_>>()
+    };
+    (1..=times).flat_map(again).collect()
 }
 
 /// A scenario once on each cloud for each driver, with both in its name.
@@ -277,14 +305,16 @@ fn who_drives(wanted: Drivers, real: Option<&Binary>) -> String {
 fn tell_all(arguments: &Arguments, queue: VecDeque<Showing>, programs: &Programs, root: &Path) -> Vec<Told> {
     let queue = Mutex::new(queue);
     let told = Mutex::new(Vec::new());
-    let take = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+    let take = || lock(&queue).pop_front();
     std::thread::scope(|scope| {
         for _ in 0..arguments.jobs {
             // A thread for each stage: the kernel ends the processes of a thread that ends.
             scope.spawn(|| {
                 while let Some(Showing { name, story, on, driver }) = take() {
                     let dir = root.join(name.replace("::", "-"));
-                    let stage = Stage { programs: programs.clone(), driver, on, dir: dir.clone() };
+                    let measured = Measured::default();
+                    let stage =
+                        Stage { programs: programs.clone(), driver, on, dir: dir.clone(), measured: measured.clone() };
                     let begun = Instant::now();
                     let outcome = tell(story, stage);
                     let took = begun.elapsed();
@@ -296,7 +326,8 @@ fn tell_all(arguments: &Arguments, queue: VecDeque<Showing>, programs: &Programs
                         // Logs of what went well; the whole folder goes at the end anyway.
                         let _ = fs::remove_dir_all(&dir);
                     }
-                    told.lock().unwrap_or_else(PoisonError::into_inner).push(Told { name, outcome, took });
+                    let measured = std::mem::take(&mut *lock(&measured));
+                    lock(&told).push(Told { name, outcome, took, measured });
                 }
             });
         }
@@ -320,6 +351,37 @@ fn tell(story: Story, stage: Stage) -> Result<()> {
         let story = fs::read_to_string(dir.join("story.txt")).unwrap_or_default();
         anyhow!("{error:#}\n{story}")
     })
+}
+
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How long took what scenarios measured: all that measure the same on one cloud with one driver, together.
+fn distributions(told: &[Told]) {
+    let mut all: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    for told in told.iter().filter(|told| told.outcome.is_ok()) {
+        let name = told
+            .name
+            .rsplit_once("::")
+            .filter(|(_, last)| last.parse::<u16>().is_ok())
+            .map_or(told.name.as_str(), |it| it.0);
+        for (what, took) in &told.measured {
+            all.entry(format!("{name}: {what}")).or_default().push(took.as_secs_f64());
+        }
+    }
+    for (what, mut took) in all {
+        took.sort_unstable_by(f64::total_cmp);
+        let at = |share: usize| took.get((took.len() * share).div_ceil(100).saturating_sub(1)).copied().unwrap_or(0.0);
+        println!(
+            "  {what}: {} times, p50 {:.1} s, p90 {:.1} s, p99 {:.1} s, longest {:.1} s",
+            took.len(),
+            at(50),
+            at(90),
+            at(99),
+            at(100)
+        );
+    }
 }
 
 /// A table: what was told, by whom, in how long.

@@ -137,15 +137,12 @@ impl cloud_provider_server::CloudProvider for CloudProvider {
         Ok(Response::new(wire::CleanupResponse {}))
     }
 
-    /// The keeper lists the cloud at its own pace; here CA learns whether there is anything to work with. While the cloud
-    /// works on an order that it did not answer at once, this waits a moment for what became of it: CA's loop reads after
-    /// this call, and would else learn of a refusal one loop late.
+    /// The keeper lists the cloud at its own pace; here CA learns whether there is anything to work with, and waits a
+    /// moment for what it has bought and the cloud has not answered yet.
     async fn refresh(&self, _: Request<wire::RefreshRequest>) -> Answer<wire::RefreshResponse> {
-        let snapshot = self.snapshot()?;
+        self.snapshot()?;
         self.shared.keeper.called();
-        if snapshot.fleet.groups().any(|view| view.ordered() > 0) {
-            self.shared.keeper.attend().await;
-        }
+        self.shared.keeper.attend().await;
         Ok(Response::new(wire::RefreshResponse {}))
     }
 

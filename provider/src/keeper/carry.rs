@@ -145,10 +145,7 @@ impl Keeper {
     /// Takes in what a cloud call came to.
     pub(super) async fn hear(&mut self, outcome: Outcome) {
         let now = super::clock();
-        let served = match &outcome {
-            Outcome::Listed(..) => std::mem::take(&mut self.attended.served),
-            _ => Vec::new(),
-        };
+        let listed = matches!(outcome, Outcome::Listed(..));
         match outcome {
             Outcome::Listed(begun, Ok(listing)) => self.listed(listing, begun, now),
             Outcome::Listed(_, Err(error)) => {
@@ -161,10 +158,7 @@ impl Keeper {
             Outcome::Terminated(group, machines, answer) => self.terminated(&group, &machines, answer, now),
         }
         self.settle().await;
-        served.into_iter().for_each(|reply| _ = reply.send(()));
-        if !self.attended.waiting.is_empty() {
-            self.list(now);
-        }
+        self.heard(listed, now);
     }
 
     fn listed(&mut self, Listing { groups: listing, missing }: Listing, begun: Timestamp, now: Timestamp) {
@@ -233,7 +227,7 @@ impl Keeper {
         }
         self.metrics.machines("launched", u32::try_from(launched.instances.len()).unwrap_or(u32::MAX));
         if launched.ordered > 0 {
-            self.attended.last = now;
+            self.ordered(now);
         }
         let events = self.fleet.launched(launch, &launched, now);
         self.changed.fleet = true;

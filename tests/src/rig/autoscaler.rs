@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -104,6 +105,8 @@ pub struct Surroundings {
     pub expanders: String,
     /// `--frequent-loops-enabled`; None leaves the release its own default.
     pub frequent_loops: Option<bool>,
+    /// `--scan-interval`.
+    pub scan_interval: Duration,
     /// Logs, and the cloud configuration.
     pub dir: PathBuf,
     /// For what the model does to the cluster.
@@ -168,7 +171,7 @@ fn real(binary: &Binary, around: &Surroundings) -> Result<Process> {
         format!("--grpc-expander-cert={}", around.expander_roots.display()),
         "--leader-elect=false".to_owned(),
         "--address=127.0.0.1:0".to_owned(),
-        "--scan-interval=1s".to_owned(),
+        format!("--scan-interval={}s", around.scan_interval.as_secs()),
         "--scale-down-delay-after-add=5s".to_owned(),
         "--scale-down-unneeded-time=8s".to_owned(),
         "--scale-down-unready-time=20s".to_owned(),

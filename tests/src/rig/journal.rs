@@ -131,6 +131,12 @@ impl Journal {
         self.calls("NodeGroupIncreaseSize").iter().map(increase).collect()
     }
 
+    /// How many loops of the autoscaler began after one moment and not after another.
+    #[must_use]
+    pub fn loops(&self, after: Duration, until: Duration) -> usize {
+        self.calls("Refresh").iter().filter(|rpc| after < rpc.at && rpc.at <= until).count()
+    }
+
     /// The instance ids of every DeleteNodes that was answered with success, one list a call.
     #[must_use]
     pub fn deletions(&self) -> Vec<Vec<String>> {

@@ -35,6 +35,11 @@ use crate::caller::Caller;
 /// What every cluster-autoscaler marks a node with that it is about to delete.
 const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
 
+/// Between two loops at least.
+const PAUSE: Duration = Duration::from_millis(20);
+/// How soon it notices that it is to stop.
+const ATTENTIVE: Duration = Duration::from_millis(200);
+
 /// The model, running in a thread of its own until it is dropped.
 #[derive(Debug)]
 pub struct Model {
@@ -92,6 +97,7 @@ fn run(around: &Surroundings, stop: &AtomicBool) -> Result<()> {
     let flags = Flags::quick(Era::V1_36);
     let flags = Flags {
         expander: if around.expanders == "grpc" { Expander::Grpc } else { Expander::GrpcLeastWaste },
+        scan_interval: around.scan_interval,
         frequent_loops: around.frequent_loops.unwrap_or(flags.frequent_loops),
         ..flags
     };
@@ -104,8 +110,10 @@ fn run(around: &Surroundings, stop: &AtomicBool) -> Result<()> {
         for act in autoscaler.run_once(&cluster, &mut caller, begun) {
             runtime.block_on(carry_out(&client, &cluster, &act, around))?;
         }
-        let next = autoscaler.next_loop(begun).since(now());
-        std::thread::sleep(next.clamp(Duration::from_millis(20), Duration::from_secs(2)));
+        let next = autoscaler.next_loop(begun).max(now() + PAUSE);
+        while now() < next && !stop.load(Ordering::Relaxed) {
+            std::thread::sleep(next.since(now()).min(ATTENTIVE));
+        }
     }
     Ok(())
 }

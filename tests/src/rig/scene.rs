@@ -49,6 +49,8 @@ pub struct Setup {
     pub expanders: String,
     /// `--frequent-loops-enabled`; None leaves the default.
     pub frequent_loops: Option<bool>,
+    /// `--scan-interval`, in whole seconds; a scenario's loops are quicker than CA's own by default, so that it is over soon.
+    pub scan_interval: Duration,
     /// No relay: the autoscaler speaks to the provider itself, over TCP with mutual TLS, and the journal knows none of it.
     pub direct: bool,
 }
@@ -60,6 +62,7 @@ impl Default for Setup {
             settings: json!({}),
             expanders: "grpc".to_owned(),
             frequent_loops: None,
+            scan_interval: Duration::from_secs(1),
             direct: false,
         }
     }
@@ -143,6 +146,7 @@ impl Scene {
             expander_roots: provider.expander_roots(),
             expanders: setup.expanders,
             frequent_loops: setup.frequent_loops,
+            scan_interval: setup.scan_interval,
             dir: dir.to_owned(),
             journal: journal.clone(),
         };
