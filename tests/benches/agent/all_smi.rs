@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, ensure};
+use windlass_tests::nvml::gpu_uuid;
 use windlass_tests::python;
 
 use crate::programs::{Program, free_address, target};
@@ -14,6 +15,9 @@ use crate::world::{GPUS, World};
 
 /// The newest that builds with the Rust of this repository.
 pub(crate) const VERSION: &str = "0.22.0";
+/// The fake's H100.
+const MEMORY_MIB: f64 = 81_559.0;
+const POWER_LIMIT_WATTS: f64 = 700.0;
 
 impl World {
     pub(crate) fn all_smi(&self) -> anyhow::Result<Program> {
@@ -63,6 +67,32 @@ pub(crate) fn binary() -> anyhow::Result<PathBuf> {
     // Its intermediate files are many times its size.
     std::fs::remove_dir_all(root.join("build")).context("clean up after the build")?;
     Ok(program)
+}
+
+/// What its page says of the fake's GPUs, held against what the fake was told.
+pub(crate) fn reading(page: &str, world: &World) -> anyhow::Result<String> {
+    let said = |name: &str, gpu: u32| -> anyhow::Result<f64> {
+        let uuid = format!("gpu_uuid=\"{}\"", gpu_uuid(gpu));
+        let mut lines = page.lines().filter(|line| line.starts_with(&format!("{name}{{")) && line.contains(&uuid));
+        let line = lines.next().with_context(|| format!("all-smi has no {name} of GPU {gpu}"))?;
+        line.rsplit_once(' ').and_then(|(_, value)| value.parse().ok()).with_context(|| line.to_owned())
+    };
+    for gpu in 0..GPUS {
+        for (name, expect) in [
+            ("all_smi_gpu_memory_total_bytes", MEMORY_MIB),
+            ("all_smi_gpu_memory_used_bytes", world.memory_mib(gpu)),
+            ("all_smi_gpu_power_limit_current_watts", POWER_LIMIT_WATTS),
+        ] {
+            let unit = if name.ends_with("_bytes") { 1_048_576.0 } else { 1.0 };
+            let found = said(name, gpu)? / unit;
+            ensure!((found - expect).abs() < 0.5, "all-smi says {name} {found} of GPU {gpu}, the fake {expect}");
+        }
+        for (name, most) in [("all_smi_gpu_utilization", 100.0), ("all_smi_gpu_temperature_celsius", 64.0)] {
+            let found = said(name, gpu)?;
+            ensure!((0.0..=most).contains(&found), "all-smi says {name} {found} of GPU {gpu}");
+        }
+    }
+    Ok(format!("all-smi reads the fake as it is: {GPUS} GPUs by uuid, memory, power limit, use, temperature"))
 }
 
 /// The newest `lib<name>.so.<n>` of the machine, by the loader's own list.

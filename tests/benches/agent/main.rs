@@ -105,6 +105,9 @@ fn observe(program: &Program, pid: u32, world: &World, seconds: u64) -> anyhow::
     let series = body.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).count();
     let percentile =
         |percent: usize| times.get(SCRAPES * percent / 100).map_or(f64::NAN, |time| time.as_secs_f64() * 1e3);
+    if program.name == "all-smi" {
+        println!("{}", all_smi::reading(&body, world)?);
+    }
     let Memory { resident, proportional, peak, library } = readings::memory(pid)?;
     let beside = inside.map_or("-".to_owned(), |inside| format!("{:.2}", 100.0 * (cpu - inside) / took));
     Ok(format!(

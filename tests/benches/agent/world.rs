@@ -14,6 +14,8 @@ use crate::programs::end;
 
 pub(crate) const GPUS: u32 = 8;
 const INSTANCES: u32 = 7;
+/// What each process holds.
+const PROCESS_MIB: u32 = 1_000;
 
 /// What there is on the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +88,8 @@ impl World {
             host.process(child.id(), &container, Cgroup::Systemd)?;
             let (gpu, gpu_instance, id) = size.device(place);
             let sm = Shape::Square { low: 5.0, high: 25.0, period_s: f64::from(place % 30 + 3), duty: 0.6 };
-            let process = Process { sm: Curve::Shape(sm), gpu_instance, ..Process::new(child.id(), 0.0, 1_000) };
+            let process =
+                Process { sm: Curve::Shape(sm), gpu_instance, ..Process::new(child.id(), 0.0, PROCESS_MIB.into()) };
             profile.gpu(gpu).processes.push(process);
             pods.push(pod(&container.namespace, &container.pod, &container.name, &[(size.resource(), &[id.as_str()])]));
             work.push(child);
@@ -94,6 +97,11 @@ impl World {
         let kubelet = Kubelet::start(host.root())?;
         kubelet.set_pods(pods.clone());
         Ok(Self { gpus: Gpus::new(&profile)?, kubelet, host, pods, size, work })
+    }
+
+    /// MiB that the processes hold on a GPU.
+    pub(crate) fn memory_mib(&self, gpu: u32) -> f64 {
+        (0..self.size.containers()).filter(|place| place % GPUS == gpu).map(|_| f64::from(PROCESS_MIB)).sum()
     }
 
     /// A pod that holds a replica of the first device and runs nothing.
