@@ -13,6 +13,7 @@ pub mod orders;
 pub mod prices;
 pub mod saved;
 pub mod template;
+pub mod zones;
 
 use std::{collections::BTreeMap, collections::HashMap, sync::Arc};
 

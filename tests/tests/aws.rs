@@ -14,6 +14,8 @@ mod aws {
     mod credentials;
     /// Which groups are ours.
     mod discovery;
+    /// What the in-tree provider does otherwise.
+    mod in_tree;
     /// What a loop of the autoscaler sees that begins after AWS has answered.
     mod loops;
     /// Who calls, how often, and what is signed.

@@ -157,6 +157,7 @@ impl Keeper {
             Outcome::Unanswered(launch, tried, why) => self.unanswered(&launch, tried, why, now),
             Outcome::Terminated(group, machines, answer) => self.terminated(&group, &machines, answer, now),
         }
+        self.changed.fleet |= self.fleet.show_zones(&self.offerings);
         self.settle().await;
         self.heard(listed, now);
     }

@@ -114,6 +114,7 @@ async fn a_minimum_above_the_maximum_is_told_and_the_group_stays_as_it_is() {
     assert_eq!((stage.target("broken").await, stage.cloud.group("broken").desired()), (2, 2));
 }
 
+// in-tree: a group given by name is never given up.
 #[tokio::test]
 async fn a_group_that_is_named_and_not_there_is_told_and_no_machine_is_asked_of_it() {
     let named = json!({"cloud": {"groups": [{"name": "gpu-gone", "max": 4}, {"name": "sound"}]}});

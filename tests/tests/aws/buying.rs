@@ -8,6 +8,7 @@ use windlass_tests::aws::{Asg, AwsCloud, Fault, Pace, WarmPool};
 
 use super::stage::{Stage, gpu_group};
 
+// in-tree: LaunchInstances is not used (kubernetes/autoscaler#8970).
 #[tokio::test]
 async fn a_zone_without_machines_sends_the_launch_to_the_other() {
     let mut stage = Stage::of(gpu_group()).await;
@@ -35,6 +36,7 @@ async fn a_shortfall_is_told_with_awss_own_code_and_the_desired_capacity_stays()
 }
 
 /// In-tree gives every machine to the zone that AWS picks, and forgets which one refused.
+// in-tree: nothing is remembered of a zone.
 #[tokio::test]
 async fn a_zone_that_refused_lately_is_asked_last_by_the_next_launch() {
     let mut stage = Stage::of(gpu_group()).await;
@@ -48,6 +50,7 @@ async fn a_zone_that_refused_lately_is_asked_last_by_the_next_launch() {
     assert_eq!(zones, ["us-east-1a", "us-east-1b", "us-east-1b"]);
 }
 
+// in-tree: every failed activity is "out of resources".
 #[tokio::test]
 async fn every_kind_of_refusal_is_told_in_its_class_by_both_ways_to_buy() {
     for launch in ["launch-instances", "desired-capacity"] {
@@ -93,6 +96,7 @@ async fn more_than_a_hundred_machines_are_bought_in_several_calls() {
     assert_eq!(asked(&stage, "LaunchInstances", "RequestedCapacity"), ["100", "100", "30"]);
 }
 
+// in-tree: no word of warm pools.
 #[tokio::test]
 async fn a_group_that_launch_instances_does_not_serve_has_its_desired_capacity_raised() {
     let pool = WarmPool { min: 1, state: "Stopped" };
@@ -160,6 +164,7 @@ async fn a_restart_between_order_and_machines_neither_loses_nor_doubles_them() {
     assert_eq!((stage.cloud.group("gpu").desired(), stage.target("gpu").await), (3, 3));
 }
 
+// in-tree: after a restart any old failed activity counts.
 /// In-tree counts any failure of the last six weeks after a restart, and backs a healthy group off.
 #[tokio::test]
 async fn failures_from_before_the_order_never_count() {
@@ -182,6 +187,7 @@ async fn failures_from_before_the_order_never_count() {
     stage.until("two machines run", run).await;
 }
 
+// in-tree: one failure makes all placeholders fail.
 /// In-tree drops all placeholders at the first failure, those that are about to come too.
 #[tokio::test]
 async fn of_an_order_that_is_filled_in_part_exactly_the_rest_is_refused() {
@@ -207,6 +213,7 @@ async fn a_group_whose_launches_are_suspended_says_so_and_is_not_asked() {
     assert_eq!((stage.cloud.calls("LaunchInstances"), stage.cloud.calls("SetDesiredCapacity")), (vec![], vec![]));
 }
 
+// in-tree: AZRebalance may end nodes, and nothing says so (kubernetes/autoscaler#3693, #1744).
 /// AZRebalance ends nodes behind the autoscaler's back (kubernetes/autoscaler#3693).
 #[tokio::test]
 async fn az_rebalance_is_told_and_suspended_where_that_is_wanted() {

@@ -46,6 +46,7 @@ async fn quiet_groups_are_read_once_a_minute_and_busy_ones_by_name() {
     assert!(named.iter().all(|call| call.parameters.values().all(|value| value != "quiet")), "{named:?}");
 }
 
+// in-tree: throttling is left to the SDK.
 #[tokio::test]
 async fn what_aws_finds_too_fast_is_asked_for_more_slowly_and_counted() {
     let cloud = AwsCloud::start().unwrap();

@@ -34,6 +34,8 @@ async fn a_lower_target_never_ends_a_machine_that_lives() {
     assert_eq!(stage.target("gpu").await, 2);
 }
 
+// in-tree: placeholders are removed by lowering the desired capacity, which can end machines that live
+// (kubernetes/autoscaler#10147, #9182, #5829).
 /// In-tree sets the desired capacity to what it last saw: a machine that came meanwhile, or one that it did not see, is
 /// then one too many, and a healthy one is ended (kubernetes/autoscaler#10147, #9182, #5829).
 #[tokio::test]
@@ -100,6 +102,7 @@ async fn what_was_given_up_and_not_brought_yet_serves_the_next_wish() {
     assert_eq!((stage.cloud.group("gpu").desired(), stage.target("gpu").await, names(&stage).len()), (1, 1, 1));
 }
 
+// in-tree: machines are ended one after the other.
 /// In-tree ends machines one after the other.
 #[tokio::test]
 async fn many_machines_are_ended_side_by_side_and_each_once() {
@@ -138,6 +141,7 @@ async fn a_machine_that_is_gone_or_going_already_counts_as_ended() {
     assert_eq!(stage.target("gpu").await, 2);
 }
 
+// in-tree: at the minimum nothing is ended.
 #[tokio::test]
 async fn a_machine_without_a_node_goes_even_at_the_minimum_and_is_replaced() {
     let mut stage = Stage::of(gpu_group().between(1, 5).desired(1)).await;

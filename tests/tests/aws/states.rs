@@ -8,6 +8,7 @@ use windlass_tests::aws::AwsCloud;
 
 use super::stage::{Stage, gpu_group};
 
+// in-tree: lifecycle hooks are not known.
 #[tokio::test]
 async fn a_machine_that_waits_for_its_hook_is_still_being_created() {
     let hour = std::time::Duration::from_hours(1);
@@ -20,6 +21,7 @@ async fn a_machine_that_waits_for_its_hook_is_still_being_created() {
     assert_eq!(stage.count("gpu", InstanceState::InstanceCreating).await, 1);
 }
 
+// in-tree: real instances have no state.
 /// In-tree knows neither a machine that comes up nor one that goes.
 #[tokio::test]
 async fn every_state_of_a_machine_is_told() {
@@ -47,6 +49,7 @@ async fn every_state_of_a_machine_is_told() {
     stage.until("a warm machine is none", async |stage| stage.instances("gpu").await.is_empty()).await;
 }
 
+// in-tree: no word of spot interruptions.
 #[tokio::test]
 async fn a_spot_machine_that_is_taken_back_is_shown_as_leaving_at_once_and_its_message_is_used_up() {
     let cloud = AwsCloud::start().unwrap();

@@ -15,11 +15,12 @@ use super::stage::{Stage, gpu_group};
 const GIB: u64 = 1 << 30;
 
 /// A group of the cluster `c1` that no tag describes.
-fn bare() -> Asg {
+pub(super) fn bare() -> Asg {
     Asg::new(&["us-east-1a"]).of_cluster("c1")
 }
 
-async fn of(group: Asg, account: impl FnOnce(&mut windlass_tests::aws::Account)) -> Stage {
+/// A provider on an account that has this group as `gpu`.
+pub(super) async fn of(group: Asg, account: impl FnOnce(&mut windlass_tests::aws::Account)) -> Stage {
     let cloud = AwsCloud::start().unwrap();
     cloud.with(|all, _| account(all));
     cloud.add("gpu", group);
@@ -27,23 +28,26 @@ async fn of(group: Asg, account: impl FnOnce(&mut windlass_tests::aws::Account))
 }
 
 impl Stage {
-    async fn template(&mut self) -> Node {
+    /// The template of the group `gpu`.
+    pub(super) async fn template(&mut self) -> Node {
         let request = NodeGroupTemplateNodeInfoRequest { id: "gpu".to_owned() };
         let answer = self.client.node_group_template_node_info(request).await.unwrap().into_inner();
         Node::decode(answer.node_bytes.as_ref()).unwrap()
     }
 
-    async fn allocatable(&mut self, name: &str) -> Option<String> {
+    /// How much of a resource its pods can ask for.
+    pub(super) async fn allocatable(&mut self, name: &str) -> Option<String> {
         let status = self.template().await.status.unwrap();
         status.allocatable.get(name).map(|it| it.string().to_owned())
     }
 
-    async fn label(&mut self, name: &str) -> Option<String> {
+    /// A label of it.
+    pub(super) async fn label(&mut self, name: &str) -> Option<String> {
         self.template().await.metadata.unwrap().labels.get(name).cloned()
     }
 
     /// Every warning that the page shows.
-    async fn warns(&mut self, part: &str) {
+    pub(super) async fn warns(&mut self, part: &str) {
         let told = async |stage: &mut Self| stage.page("/").await.contains(part);
         self.until(&format!("the page says: {part}"), told).await;
     }
@@ -275,7 +279,7 @@ async fn real_node(stage: &mut Stage) -> Node {
     node
 }
 
-// The in-tree provider's core knows a group's last node for as long as the process lives.
+// in-tree: its core knows a group's last node for as long as the process lives.
 #[tokio::test]
 async fn what_a_real_node_was_describes_the_group_after_a_restart() {
     let cloud = AwsCloud::start().unwrap();

@@ -45,6 +45,7 @@ async fn the_page_names_every_group_and_check_finds_the_configuration_good() {
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
 }
 
+// in-tree: no price.
 #[tokio::test]
 async fn groups_shows_what_was_discovered_for_people_and_for_programs() {
     let stage = Stage::prepared(two_groups(), &json!({}), &[]);

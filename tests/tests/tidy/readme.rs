@@ -56,6 +56,30 @@ fn every_key_of_the_configuration_is_there() {
     assert!(missing.is_empty(), "README.md does not say what these keys are for\n{}\n", missing.join("\n"));
 }
 
+/// The list of what is different from the in-tree provider names a test for each line, and each of these says so.
+#[test]
+fn what_is_different_in_tree_is_held_by_the_tests_that_it_names() {
+    let text = file("deploy/aws/README.md").text;
+    let list = text.split("## What is different from the in-tree provider").nth(1).expect("the list");
+    let rows: Vec<&str> = list.lines().filter(|line| line.starts_with('|')).skip(2).collect();
+    assert!(rows.len() > 25, "only {} lines were found", rows.len());
+    let sources = every_rust_file();
+    for row in rows {
+        let tests = row.trim_end_matches(" |").rsplit(" | ").next().unwrap_or_default();
+        let tests: Vec<&str> = tests.split('`').filter(|part| part.contains('_')).collect();
+        assert!(!tests.is_empty(), "no test: {row}");
+        for test in tests {
+            let declared = format!("fn {test}(");
+            let source = sources.iter().find_map(|source| source.text.split_once(&declared));
+            let (before, after) = source.unwrap_or_else(|| panic!("there is no test {test}"));
+            let near = |text: &str| text.contains("// in-tree: ");
+            let above = before.rsplit("\n\n").next().unwrap_or_default();
+            let inside = after.split("\n\n").next().unwrap_or_default();
+            assert!(near(above) || near(inside), "{test} does not say what in-tree does");
+        }
+    }
+}
+
 #[test]
 fn the_map_shows_files_that_exist() {
     let files = every_rust_file();

@@ -122,11 +122,12 @@ fn warnings(asg: &AutoScalingGroup, group: &Group) -> Vec<String> {
 
 /// CA is shown one node for the whole group, and a node is in one zone.
 fn several_zones(group: &Group) -> Option<String> {
-    let [first, .., _] = group.zones.as_slice() else { return None };
-    Some(format!(
-        "its machines come up in {}, and the autoscaler takes a new one to be in {first}: a pod bound to another zone does not make it grow; one group for each zone is best",
-        group.zones.join(", ")
-    ))
+    (group.zones.len() > 1).then(|| {
+        format!(
+            "its machines come up in {}, and the autoscaler is shown one in the zone that is asked first: the first that did not refuse lately. A pod bound to another zone does not make it grow; one group for each zone is best",
+            group.zones.join(", ")
+        )
+    })
 }
 
 /// The GPU model is the value of the label, where someone tells it.

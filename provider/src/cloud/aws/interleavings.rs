@@ -351,6 +351,7 @@ impl Story {
     }
 }
 
+// in-tree: the same race (kubernetes/autoscaler#10147, #9182, #5829).
 #[test]
 fn no_interleaving_of_wishes_machines_and_late_answers_ends_a_machine_that_was_not_named() {
     for seed in 0..3_000 {

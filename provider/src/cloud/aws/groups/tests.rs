@@ -79,6 +79,13 @@ fn tags_describe_a_machine_whose_type_nobody_knows() {
     assert!(!warned(&listed, "capacity is not known"));
 }
 
+// in-tree: the region is the zone without its last letter, which is wrong in a local zone.
+#[test]
+fn the_region_is_the_clients_own_in_a_local_zone_too() {
+    let group = listed_alone(asg().set_availability_zones(Some(vec!["us-east-1-bos-1a".to_owned()])).build()).group;
+    assert_eq!((group.region.as_str(), group.zones), ("us-east-1", vec!["us-east-1-bos-1a".to_owned()]));
+}
+
 #[test]
 fn a_machine_that_two_groups_claim_stays_with_the_one_that_keeps_it_and_both_say_so() {
     let machine = |state| {

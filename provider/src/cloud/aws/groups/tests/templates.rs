@@ -148,6 +148,39 @@ fn a_node_groups_labels_and_taints_outlive_a_failed_call() {
     assert!(warned(&of, "EKS node group gpu could not be read: throttled"));
 }
 
+// in-tree: node groups are remembered by their name alone, so that two clusters' take each other's labels.
+#[test]
+fn node_groups_of_one_name_in_two_clusters_are_told_apart() {
+    let mut facts = facts();
+    let (name, known) = nodegroup();
+    let other = eks::Name { cluster: "c2".to_owned(), ..name.clone() };
+    facts.nodegroups.put(name, Ok(known), LONG, NOW);
+    facts.nodegroups.put(other, Ok(Nodegroup::default()), LONG, NOW);
+    for (cluster, team) in [("c1", Some("eks")), ("c2", None)] {
+        let tags = [("eks:cluster-name", cluster), ("eks:nodegroup-name", "gpu")];
+        let tags = tags.map(|(key, value)| TagDescription::builder().key(key).value(value).build());
+        let group = asg().launch_template(specification("1")).set_tags(Some(tags.to_vec())).build();
+        let labels = listed_as(group, &facts).group.labels;
+        assert_eq!(labels.get("team").map(String::as_str), team, "{cluster}");
+        assert!(labels.keys().all(|key| !key.starts_with("eks:")), "no node carries its group's tags: {labels:?}");
+    }
+}
+
+// in-tree: the operating system is always Linux.
+#[test]
+fn the_operating_system_is_the_images() {
+    let mut facts = facts();
+    let mut of = recipe("m5.large");
+    of.image = Some("ami-1".to_owned());
+    facts.templates.put(reference("1"), Ok(of), LONG, NOW);
+    for (family, os) in [(Family::Windows, Some("windows")), (Family::AmazonLinux, None)] {
+        let image = crate::cloud::aws::template::Image { family, ..Default::default() };
+        facts.images.put("ami-1".to_owned(), Ok(image), LONG, NOW);
+        let group = listed_as(asg().launch_template(specification("1")).build(), &facts).group;
+        assert_eq!(group.labels.get("kubernetes.io/os").map(String::as_str), os);
+    }
+}
+
 #[test]
 fn a_node_group_decides_on_image_volume_and_pods() {
     let mut facts = facts();
