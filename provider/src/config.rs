@@ -100,7 +100,7 @@ pub mod limits {
     /// Pages of scaling activities of all groups together; when there are more, each group is asked for alone.
     pub const ACTIVITY_PAGES: u32 = 3;
     /// How long the first listing waits for launch templates, node groups and instance types.
-    pub const TEMPLATES: Duration = Duration::from_secs(30);
+    pub const TEMPLATES: Duration = Duration::from_secs(10);
     /// How long a later one does.
     pub const TEMPLATES_LATER: Duration = Duration::from_secs(1);
     /// Such calls at once.

@@ -10,6 +10,8 @@ mod aws {
     mod both;
     /// Launches and refusals.
     mod buying;
+    /// The first listing of a process.
+    mod cold_start;
     /// As whom, and at which addresses, AWS is asked.
     mod credentials;
     /// Which groups are ours.

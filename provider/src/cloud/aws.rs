@@ -78,6 +78,8 @@ pub struct Settings {
     pub refresh: Duration,
     /// Somebody waits for the answer: what does not come soon does not come.
     pub glance: bool,
+    /// The state file, beside which is kept what was read of launch templates and node groups.
+    pub state: Option<PathBuf>,
 }
 
 impl Settings {
@@ -103,15 +105,16 @@ impl Settings {
             suspend_az_rebalance: cloud.suspend_az_rebalance,
             refresh: config.refresh(),
             glance: false,
+            state: config.state.clone(),
         })
     }
 
-    /// The same for whoever only looks: nothing is suspended, and nobody waits long.
+    /// The same for whoever only looks: nothing is suspended or written, and nobody waits long.
     ///
     /// # Errors
     /// As for [`Settings::of`].
     pub fn glance(config: &Config) -> anyhow::Result<Self> {
-        Ok(Self { glance: true, suspend_az_rebalance: false, ..Self::of(config)? })
+        Ok(Self { glance: true, suspend_az_rebalance: false, state: None, ..Self::of(config)? })
     }
 }
 
@@ -142,7 +145,8 @@ impl AutoScaling {
         let ec2 = ec2::Ec2::new(&sdk, &region);
         let prices = prices::Prices::new(ec2.clone(), &region, settings.price_overrides);
         let client = Client::new(&sdk);
-        let sources = template::Sources::new(ec2, aws_sdk_eks::Client::new(&sdk), client.clone());
+        let file = settings.state.as_deref().map(template::File::beside);
+        let sources = template::Sources::new(ec2, aws_sdk_eks::Client::new(&sdk), client.clone(), file);
         Ok(Self {
             client,
             region,

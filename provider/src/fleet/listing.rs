@@ -66,7 +66,8 @@ impl Fleet {
             }
             let id = group.id.clone();
             // What another machine than the one described now taught is of no use.
-            if learned.get_mut(&id).is_some_and(|real| !real.apply(&mut group, reading.dialect)) {
+            let described = group.shape.cpu_milli > 0;
+            if learned.get_mut(&id).is_some_and(|real| described && !real.apply(&mut group, reading.dialect)) {
                 learned.remove(&id);
             }
             let known = old.remove(id.as_str());

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::types::InstanceType;
 use crate::fleet::group::Shape;
 
@@ -32,7 +34,7 @@ const LARGE: u64 = 30;
 const PREFIX: u32 = 16;
 
 /// What runs on the machine.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Family {
     /// AL2 and AL2023; Ubuntu's images for EKS follow them.
     #[default]

@@ -7,6 +7,7 @@ use aws_sdk_eks::{
     Client,
     types::{Nodegroup as EksNodegroup, Taint as EksTaint, TaintEffect},
 };
+use serde::{Deserialize, Serialize};
 
 use super::{allocatable::Family, errors};
 use crate::{
@@ -17,7 +18,7 @@ use crate::{
 const NODEGROUP_LABEL: &str = "eks.amazonaws.com/nodegroup";
 
 /// A managed node group's name, which is unique in its cluster alone.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(super) struct Name {
     pub(super) cluster: String,
     pub(super) nodegroup: String,
@@ -32,7 +33,7 @@ impl Name {
 }
 
 /// A managed node group, as far as it shows on a node.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Nodegroup {
     pub(super) labels: BTreeMap<String, String>,
     pub(super) taints: Vec<Taint>,

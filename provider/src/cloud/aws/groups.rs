@@ -32,6 +32,9 @@ pub(super) fn listed(asg: &AutoScalingGroup, view: &View<'_>) -> Option<Listed> 
     let described = own.under(tags::describe(machine.tags.iter().map(|(key, value)| (key.as_str(), value.as_str()))));
     let mut shape = machine.shape.unwrap_or_else(|| types::unknown(told.as_deref().unwrap_or_default()));
     described.reshape(&mut shape);
+    if machine.unread {
+        shape = types::unknown(&shape.instance_type);
+    }
     let mut labels = machine.labels;
     labels.extend(described.labels);
     let mut taints = machine.taints;
@@ -54,7 +57,7 @@ pub(super) fn listed(asg: &AutoScalingGroup, view: &View<'_>) -> Option<Listed> 
         warnings: described.warnings,
     };
     group.warnings.extend(machine.warnings);
-    group.warnings.extend(warnings(asg, &group));
+    group.warnings.extend(warnings(asg, &group, machine.unread));
     labelled_model(&mut group);
     let suspended = |process| asg.suspended_processes().iter().any(|it| it.process_name() == Some(process));
     let replaces = !suspended("ReplaceUnhealthy") && !suspended("Terminate");
@@ -92,7 +95,7 @@ fn market(asg: &AutoScalingGroup, labels: &BTreeMap<String, String>, launched: O
 }
 
 /// What a person should know of this group.
-fn warnings(asg: &AutoScalingGroup, group: &Group) -> Vec<String> {
+fn warnings(asg: &AutoScalingGroup, group: &Group, unread: bool) -> Vec<String> {
     let shape = &group.shape;
     let unknown = shape.cpu_milli == 0 || shape.memory == 0 || shape.pods == 0;
     let beyond = group.max > bound(asg.max_size) || group.min < bound(asg.min_size);
@@ -102,7 +105,7 @@ fn warnings(asg: &AutoScalingGroup, group: &Group) -> Vec<String> {
             "its instance type is not known: tag it with k8s.io/cluster-autoscaler/node-template/label/node.kubernetes.io/instance-type",
         ),
         (
-            unknown,
+            unknown && !unread,
             "its capacity is not known: tag it with k8s.io/cluster-autoscaler/node-template/resources/{cpu,memory,pods}",
         ),
         (group.zones.is_empty(), "it has no Availability Zone"),

@@ -3,6 +3,7 @@
 
 mod compose;
 pub(super) mod facts;
+mod file;
 mod images;
 mod kept;
 mod requirements;
@@ -11,18 +12,20 @@ mod user_data;
 mod versions;
 
 use aws_sdk_autoscaling::types::{LaunchConfiguration, LaunchTemplateSpecification};
+use serde::{Deserialize, Serialize};
 
 use super::allocatable::Family;
 use crate::fleet::group::Market;
 
 pub(super) use compose::machine;
 pub(super) use facts::Facts;
+pub(super) use file::File;
 pub(super) use requirements::Requirements;
 pub(super) use sources::Sources;
 use user_data::UserData;
 
 /// What one launch template version or one launch configuration says, as far as it shows on a node.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Recipe {
     pub(super) instance_type: Option<String>,
     /// In place of a type: attributes that it must have.
@@ -35,7 +38,7 @@ pub(super) struct Recipe {
 }
 
 /// A launch template and one of its versions, by number or as `$Latest` or `$Default`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(super) struct Reference {
     /// `lt-…`, or the name where only that is known.
     pub(super) template: String,
@@ -65,7 +68,7 @@ impl std::fmt::Display for Reference {
 }
 
 /// An image, as far as it shows on a node.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Image {
     /// As EC2 writes it: `x86_64` or `arm64`.
     pub(super) architecture: String,

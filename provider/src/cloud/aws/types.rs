@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::ec2::Page;
 use crate::fleet::group::{Gpus, Shape};
@@ -19,7 +19,7 @@ const XEN: [&str; 23] = [
 ];
 
 /// One instance type.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct InstanceType {
     pub(super) name: String,
     /// `amd64` or `arm64`.

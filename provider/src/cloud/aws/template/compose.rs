@@ -36,6 +36,9 @@ pub(in crate::cloud::aws) struct Machine {
     /// Tags of the managed node group.
     pub(in crate::cloud::aws) tags: BTreeMap<String, String>,
     pub(in crate::cloud::aws) warnings: Vec<String>,
+    /// What EKS puts on its nodes is not known yet: nothing may be promised of it, or pods would buy machines whose
+    /// taints they do not tolerate.
+    pub(in crate::cloud::aws) unread: bool,
 }
 
 /// The machine that `asg` would launch, its tags aside. `told` is the type that a tag tells, for want of another.
@@ -88,7 +91,15 @@ impl Machine {
         if let Some(failure) = facts.nodegroups.failure(&name) {
             self.warn(format!("its EKS node group {} could not be read: {failure}", name.nodegroup));
         }
-        let nodegroup = facts.nodegroups.get(&name).cloned().unwrap_or_else(|| eks::unread(&name));
+        let known = facts.nodegroups.get(&name).cloned();
+        self.unread = known.is_none();
+        if self.unread {
+            self.warn(format!(
+                "its EKS node group {} has not been read yet: nothing is bought for it until then",
+                name.nodegroup
+            ));
+        }
+        let nodegroup = known.unwrap_or_else(|| eks::unread(&name));
         self.labels.extend(nodegroup.labels.clone());
         self.taints.extend(nodegroup.taints.iter().cloned());
         self.tags.extend(nodegroup.tags.clone());

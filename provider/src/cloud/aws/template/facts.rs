@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use aws_sdk_autoscaling::types::{AutoScalingGroup, LaunchTemplateOverrides};
+use serde::{Deserialize, Serialize};
 
 use super::{Image, Recipe, Reference, kept::Kept, requirements::Requirements};
 use crate::cloud::aws::{
@@ -14,7 +15,8 @@ use crate::cloud::aws::{
 pub(super) type Wanted = (Requirements, String);
 
 /// What is known.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub(in crate::cloud::aws) struct Facts {
     pub(in crate::cloud::aws) templates: Kept<Reference, Recipe>,
     pub(in crate::cloud::aws) configurations: Kept<String, Recipe>,
@@ -94,6 +96,16 @@ impl Way {
 }
 
 impl Facts {
+    /// How often something was put: what changed it is worth keeping.
+    pub(super) fn puts(&self) -> u64 {
+        self.templates.puts()
+            + self.configurations.puts()
+            + self.images.puts()
+            + self.matching.puts()
+            + self.types.puts()
+            + self.nodegroups.puts()
+    }
+
     /// The type as EC2 says, or as the shipped table does.
     pub(super) fn instance_type(&self, name: &str) -> Option<InstanceType> {
         self.types.get(&name.to_owned()).cloned().or_else(|| types::shipped(name))

@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 use crate::timestamp::Timestamp;
 
 /// How long an answer is taken for true.
@@ -18,11 +20,11 @@ const JITTER: Duration = Duration::from_secs(10 * 60);
 /// The first wait after a failure; it doubles, and stays below [`FRESH`].
 const RETRY: Duration = Duration::from_secs(60);
 
-/// Answers by key.
+/// Answers by key, and how often one was put.
 #[derive(Clone, Debug)]
-pub(in crate::cloud::aws) struct Kept<K, V>(BTreeMap<K, Row<V>>);
+pub(in crate::cloud::aws) struct Kept<K, V>(BTreeMap<K, Row<V>>, u64);
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Row<V> {
     value: Option<V>,
     failure: Option<String>,
@@ -32,7 +34,21 @@ struct Row<V> {
 
 impl<K, V> Default for Kept<K, V> {
     fn default() -> Self {
-        Self(BTreeMap::new())
+        Self(BTreeMap::new(), 0)
+    }
+}
+
+/// As rows, since a key is no text.
+impl<K: Serialize, V: Serialize> Serialize for Kept<K, V> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter())
+    }
+}
+
+impl<'de, K: Deserialize<'de> + Ord, V: Deserialize<'de>> Deserialize<'de> for Kept<K, V> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let rows = Vec::<(K, Row<V>)>::deserialize(deserializer)?;
+        Ok(Self(rows.into_iter().collect(), 0))
     }
 }
 
@@ -69,6 +85,12 @@ impl<K: Ord + Clone + Hash, V> Kept<K, V> {
             }
         };
         self.0.insert(key, row);
+        self.1 += 1;
+    }
+
+    /// How often an answer was put.
+    pub(super) fn puts(&self) -> u64 {
+        self.1
     }
 
     /// The last good answer.

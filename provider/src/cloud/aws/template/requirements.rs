@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use aws_sdk_autoscaling::types as autoscaling;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::cloud::aws::{
     ec2::{Page, Params},
@@ -12,7 +12,7 @@ use crate::cloud::aws::{
 };
 
 /// Attributes, under the names that EC2 takes them by.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(in crate::cloud::aws) struct Requirements(BTreeMap<String, String>);
 
 impl Requirements {

@@ -10,10 +10,13 @@ use std::{
 };
 
 use aws_sdk_autoscaling::types::AutoScalingGroup;
-use tokio::{task::JoinSet, time};
+use tokio::{
+    task::{self, JoinSet},
+    time,
+};
 
 use super::{
-    Facts, Reference, configured,
+    Facts, File, Reference, configured,
     facts::{Needs, Wanted},
     images::{self, Images},
     kept::{FIXED, FRESH},
@@ -29,6 +32,7 @@ use crate::{
         },
     },
     config::limits,
+    fleet::group::RefusalClass,
     timestamp::Timestamp,
 };
 
@@ -54,6 +58,7 @@ struct Shared {
     eks: aws_sdk_eks::Client,
     autoscaling: aws_sdk_autoscaling::Client,
     facts: Mutex<Facts>,
+    file: Option<File>,
 }
 
 impl Sources {
@@ -61,9 +66,14 @@ impl Sources {
         ec2: Ec2,
         eks: aws_sdk_eks::Client,
         autoscaling: aws_sdk_autoscaling::Client,
+        file: Option<File>,
     ) -> Self {
-        let shared = Arc::new(Shared { ec2, eks, autoscaling, facts: Mutex::default() });
-        Self { shared, reading: tokio::sync::Mutex::default(), begun: AtomicBool::new(false) }
+        let facts = file.as_ref().and_then(File::read);
+        // What an earlier process read is good enough for a first listing.
+        let begun = AtomicBool::new(facts.is_some());
+        let facts = Mutex::new(facts.unwrap_or_default());
+        let shared = Arc::new(Shared { ec2, eks, autoscaling, facts, file });
+        Self { shared, reading: tokio::sync::Mutex::default(), begun }
     }
 
     /// What is known now.
@@ -92,8 +102,20 @@ impl Shared {
         look(&mut self.facts.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Each step rests on the one before: a template names image and attributes, these name types.
+    /// Reads what is due, and keeps it.
     async fn read(self: Arc<Self>, needs: &Needs, now: Timestamp) {
+        let before = self.facts(|facts| facts.puts());
+        self.read_in_order(needs, now).await;
+        let Some(file) = self.file.clone() else { return };
+        let facts = self.facts(|facts| (facts.puts() > before).then(|| facts.clone()));
+        if let Some(facts) = facts {
+            // A disk may be slow; whatever becomes of it, nothing waits for it but the next reading.
+            let _ = task::spawn_blocking(move || file.write(&facts)).await;
+        }
+    }
+
+    /// Each step rests on the one before: a template names image and attributes, these name types.
+    async fn read_in_order(self: &Arc<Self>, needs: &Needs, now: Timestamp) {
         tokio::join!(self.templates(needs, now), self.configurations(needs, now), self.nodegroups(needs, now));
         self.images(needs, now).await;
         self.matching(needs, now).await;
@@ -164,8 +186,15 @@ impl Shared {
     async fn nodegroup(self: Arc<Self>, name: eks::Name, now: Timestamp) -> bool {
         let answer = eks::describe(&self.eks, &name).await;
         let goes_on = answers(&answer);
+        // Refused for good, and never read: what little is known has to do. Else the next answer is waited for.
+        let final_word = matches!(&answer, Err(CloudError::Refused(why)) if why.class != RefusalClass::Throttled);
         let answer = answer.map_err(|error| error.to_string());
-        self.facts(|facts| facts.nodegroups.put(name, answer, FRESH, now));
+        self.facts(|facts| {
+            if final_word && facts.nodegroups.get(&name).is_none() {
+                facts.nodegroups.put(name.clone(), Ok(eks::unread(&name)), FRESH, now);
+            }
+            facts.nodegroups.put(name, answer, FRESH, now);
+        });
         goes_on
     }
 

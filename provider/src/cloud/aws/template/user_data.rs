@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{cloud::aws::allocatable::Family, fleet::group::Taint};
 
@@ -11,7 +11,7 @@ use crate::{cloud::aws::allocatable::Family, fleet::group::Taint};
 const LONGEST: usize = 64 << 10;
 
 /// What user data tells.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(in crate::cloud::aws) struct UserData {
     pub(in crate::cloud::aws) family: Option<Family>,
     pub(in crate::cloud::aws) max_pods: Option<u32>,
