@@ -3,6 +3,7 @@
 Reads again and again until its input is closed, so that what moves is known by its first, least, greatest and last value. Says "reading" after the first
 round. A value that the driver refuses is null; a series that only the agent can have is left out."""
 
+import ctypes
 import json
 import select
 import sys
@@ -97,6 +98,17 @@ def links(handle, whole, each):
     return next((way for way in known if way > 0), known[0] if known else None)
 
 
+def running(handle, kind):
+    """Asked with room at once: nvidia-ml-py asks for the length first, to which NVIDIA's mock says that all is well."""
+    count = ctypes.c_uint(128)
+    places = (pynvml.c_nvmlProcessInfo_v2_t * count.value)()
+    try:
+        call = pynvml._nvmlGetFunctionPointer(f"nvmlDeviceGet{kind}RunningProcesses_v3")
+    except pynvml.NVMLError:
+        return None
+    return list(places[: count.value]) if call(handle, ctypes.byref(count), places) == 0 else None
+
+
 class Gpm:
     """Counters of the chip between one round and the next."""
 
@@ -157,14 +169,7 @@ class Device:
         return [min(value, 100) / 100 for value in values + ([] if moment is None else [moment])]
 
     def processes(self):
-        lists = [
-            attempt(function, self.handle)
-            for function in (
-                pynvml.nvmlDeviceGetComputeRunningProcesses,
-                pynvml.nvmlDeviceGetGraphicsRunningProcesses,
-                pynvml.nvmlDeviceGetMPSComputeRunningProcesses,
-            )
-        ]
+        lists = [running(self.handle, kind) for kind in ("Compute", "Graphics", "MPSCompute")]
         if lists[0] is None:
             return None
         return {(p.pid, p.gpuInstanceId, p.computeInstanceId): p for found in lists for p in found or []}

@@ -124,14 +124,13 @@ fn a_pod_that_holds_a_gpu_of_any_library_is_told_with_all_that_the_gpu_does() {
     let world = |host: &Host| held.pids.iter().for_each(|pid| runs(host, *pid, &main_of("holder")));
     let settings = |config: &mut Config, gpus: &Gpus| config.nvml_library = Some(library(gpus));
     let mut node = Node::configured(&machine(), vec![holder], world, settings);
-    let page = node.until("the pod is known", |page| {
-        some_ticks(page) && page.value("gpu_memory_used_bytes", &[("pod", "holder")]).is_some()
-    });
-    let gpu = [("uuid", held.uuid.as_str())];
+    let (gpu, share) = ([("uuid", held.uuid.as_str())], [("uuid", held.uuid.as_str()), ("pod", "holder")]);
+    let page = node
+        .until("the pod is known", |page| some_ticks(page) && page.value("gpu_memory_used_bytes", &share).is_some());
     let dcgm = [("UUID", held.uuid.as_str()), ("pod", "holder"), ("namespace", "ml"), ("container", "main")];
     assert_eq!(page.value("DCGM_FI_DEV_GPU_TEMP", &dcgm), page.value("gpu_device_temperature_celsius", &gpu));
     assert_eq!(page.value("gpu_device_holders", &gpu), Some(1.0));
-    let shared = page.value("gpu_utilization", &[("pod", "holder")]).unwrap();
+    let shared = page.value("gpu_utilization", &share).unwrap();
     let rest = page.value("gpu_device_unattributed_utilization_ratio", &gpu).unwrap() * 100.0;
     let whole = page.value("gpu_device_utilization_ratio", &gpu).unwrap() * 100.0;
     assert!((shared + rest - whole).abs() < 1e-6, "{shared} and {rest} of {whole}");
@@ -178,5 +177,5 @@ fn prometheus_scrapes_any_library() {
     let prometheus = Prometheus::start(&[job("gpus", node.address(), &serde_json::json!({}))], None).unwrap();
     let count = |series: &[windlass_tests::scrape::Series]| matches!(series, [one] if (one.value - gpus).abs() < 0.5);
     prometheus.until("count(gpu_device_up == 1)", count).unwrap();
-    prometheus.until("count(DCGM_FI_DEV_FB_FREE)", count).unwrap();
+    prometheus.until("count(count by (gpu) (DCGM_FI_DEV_FB_FREE))", count).unwrap();
 }
