@@ -65,11 +65,12 @@ impl Dropped {
     }
 }
 
-/// Renders. `room` is how large the last page was: it spares growing the buffer.
+/// Renders into the buffer of a page that nobody reads any more, or into a new one.
 #[must_use]
-pub fn render(sources: &Sources<'_>, room: usize) -> Page {
+pub fn render(sources: &Sources<'_>, mut buffer: Vec<u8>) -> Page {
+    buffer.clear();
     let rows = Rows::new(sources);
-    let mut page = Page { text: Vec::with_capacity(room + room / 8), ..Page::default() };
+    let mut page = Page { text: buffer, ..Page::default() };
     let native = families::native().map(|family| (family, family.name, family.kind, family.help));
     let dcgm = sources.choice.shown.iter().map(|shown| (shown.family, &*shown.name, shown.kind, &*shown.help));
     for (family, name, kind, help) in native.chain(dcgm) {

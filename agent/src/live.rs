@@ -208,6 +208,11 @@ impl Live {
         }
     }
 
+    fn names_files(&self) -> bool {
+        let config = self.config();
+        config.file.is_some() || config.web_config_file.is_some() || config.collectors.is_some()
+    }
+
     /// Looks at the files until cancelled.
     pub async fn follow(self: Arc<Self>, stop: CancellationToken) -> anyhow::Result<()> {
         let mut hangup = signal(SignalKind::hangup())?;
@@ -216,7 +221,7 @@ impl Live {
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                _ = look.tick() => {}
+                _ = look.tick(), if self.names_files() => {}
                 _ = hangup.recv() => tracing::info!("SIGHUP: the files are read again"),
             }
             let live = Arc::clone(&self);

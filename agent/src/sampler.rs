@@ -69,7 +69,9 @@ struct State {
     ticks: u64,
     tick_seconds: f64,
     last_reading: Option<f64>,
-    page: (usize, usize),
+    series: usize,
+    /// Of the last page but one, for the next.
+    buffer: Vec<u8>,
     dropped: Dropped,
     absence: Option<Absence>,
     reached: Option<Duration>,
@@ -213,6 +215,7 @@ impl Sampler {
 
     fn publish(&mut self, snapshot: &Snapshot, pods: &Pods, now: Duration, unix: f64) -> anyhow::Result<()> {
         let (seen, jobs) = (self.notices.load(), self.jobs.load_full());
+        let buffer = std::mem::take(&mut self.state.buffer);
         let own = Own { seen: Some(&seen), jobs: Some(&jobs), ..self.own(snapshot, pods, now) };
         let choice = self.live.choice();
         let sources = Sources {
@@ -225,7 +228,7 @@ impl Sampler {
             own: &own,
             series_max: self.config.max_series,
         };
-        let Page { text, series, dropped } = exposition::render(&sources, self.state.page.0);
+        let Page { text, series, dropped } = exposition::render(&sources, buffer);
         let usage = Usage {
             node: self.config.node_name.as_str().into(),
             time: unix,
@@ -237,11 +240,12 @@ impl Sampler {
             notices: seen.notices.clone(),
             gpus: usage::gpus(snapshot, &self.history, now),
         };
-        self.state.page = (text.len(), series);
+        self.state.series = series;
         self.state.dropped.add(dropped);
         let out_of_reach = self.out_of_reach(now);
         let published = Published { page: Forms::new(text.into()), usage, at: now, out_of_reach };
-        self.latest.store(Some(Arc::new(published)));
+        let last = self.latest.swap(Some(Arc::new(published))).and_then(Arc::into_inner);
+        self.state.buffer = last.and_then(|last| last.page.into_buffer()).unwrap_or_default();
         Ok(())
     }
 
@@ -285,7 +289,7 @@ impl Sampler {
             containers: holding.len(),
             unknown_ids: pods.holders.unknown_ids,
             unknown_processes: snapshot.gpus.iter().map(|gpu| gpu.unknown_processes).sum(),
-            series: self.state.page.1,
+            series: self.state.series,
             series_dropped: self.state.dropped,
             reloads: self.live.reloads(),
         }

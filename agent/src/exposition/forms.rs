@@ -1,7 +1,7 @@
 //! The page in the forms that readers ask for: text or OpenMetrics, plain or compressed. Made by the first reader who wants one, and kept with the page.
 //! OpenMetrics is made from the text, line by line: names, labels and values are the same bytes.
 
-use std::io::Write as _;
+use std::io::{self, Write};
 use std::sync::OnceLock;
 
 use bytes::Bytes;
@@ -43,6 +43,14 @@ impl Forms {
         Self { text, made: Default::default() }
     }
 
+    /// The text's buffer for another page, unless a reader still has it.
+    #[must_use]
+    pub fn into_buffer(self) -> Option<Vec<u8>> {
+        let mut buffer = self.text.try_into_mut().ok()?;
+        buffer.clear();
+        Some(buffer.into())
+    }
+
     /// The page in a form.
     #[must_use]
     pub fn get(&self, format: Format, compressed: bool) -> &Bytes {
@@ -50,8 +58,10 @@ impl Forms {
         match (format, compressed) {
             (Format::Text, false) => &self.text,
             (Format::Text, true) => packed.get_or_init(|| gzip(&self.text)),
-            (Format::OpenMetrics, false) => open.get_or_init(|| openmetrics(&self.text).into()),
-            (Format::OpenMetrics, true) => open_packed.get_or_init(|| gzip(&openmetrics(&self.text))),
+            (Format::OpenMetrics, false) => open.get_or_init(|| plain(&self.text)),
+            (Format::OpenMetrics, true) => {
+                open_packed.get_or_init(|| gzip_of(self.text.len(), |to| openmetrics(&self.text, to)))
+            }
         }
     }
 }
@@ -59,31 +69,41 @@ impl Forms {
 /// The fastest level: the page is small, and time at the node is worth more than bytes on its network.
 #[must_use]
 pub fn gzip(page: &[u8]) -> Bytes {
-    let mut encoder = GzEncoder::new(Vec::with_capacity(page.len() / 8), Compression::fast());
+    gzip_of(page.len(), |to| to.write_all(page))
+}
+
+fn gzip_of(size: usize, write: impl FnOnce(&mut GzEncoder<Vec<u8>>) -> io::Result<()>) -> Bytes {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(size / 8), Compression::fast());
     // Writing to memory does not fail.
-    let _written = encoder.write_all(page);
+    let _written = write(&mut encoder);
     encoder.finish().unwrap_or_default().into()
+}
+
+fn plain(text: &[u8]) -> Bytes {
+    let mut page = Vec::with_capacity(text.len() + 16);
+    // Writing to memory does not fail.
+    let _written = openmetrics(text, &mut page);
+    page.into()
 }
 
 /// A counter's family is named without `_total` here, quotes in help are escaped, and the end is marked. A counter under a foreign name
 /// without `_total` (`DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION`) keeps its name, and so has to be of type unknown.
-fn openmetrics(text: &[u8]) -> Vec<u8> {
-    let mut page = Vec::with_capacity(text.len() + 16);
+fn openmetrics(text: &[u8], page: &mut impl Write) -> io::Result<()> {
     let mut help: Option<&[u8]> = None;
     for line in text.split_inclusive(|byte| *byte == b'\n') {
         if let Some(rest) = line.strip_prefix(b"# HELP ") {
             help = Some(rest);
         } else if let Some(rest) = line.strip_prefix(b"# TYPE ") {
-            declare(rest, help.take(), &mut page);
+            page.write_all(&declaration(rest, help.take()))?;
         } else {
-            page.extend_from_slice(line);
+            page.write_all(line)?;
         }
     }
-    page.extend_from_slice(b"# EOF\n");
-    page
+    page.write_all(b"# EOF\n")
 }
 
-fn declare(declaration: &[u8], help: Option<&[u8]>, page: &mut Vec<u8>) {
+fn declaration(declaration: &[u8], help: Option<&[u8]>) -> Vec<u8> {
+    let mut page = Vec::new();
     let (name, kind) = words(declaration);
     let family = if kind == b"counter\n" { name.strip_suffix(b"_total") } else { Some(name) };
     let kind = if family.is_none() { b"unknown\n" } else { kind };
@@ -103,6 +123,7 @@ fn declare(declaration: &[u8], help: Option<&[u8]>, page: &mut Vec<u8>) {
     page.extend_from_slice(family);
     page.push(b' ');
     page.extend_from_slice(kind);
+    page
 }
 
 /// The first word, and what follows it.
@@ -124,8 +145,8 @@ mod tests {
         let expect = "# HELP a Some \\\"x\\\" \\\\ y.\n# TYPE a counter\na_total{b=\"# TYPE\"} 1\n\
                       # HELP g A gauge.\n# TYPE g gauge\ng 2.5\n\
                       # HELP DCGM_ENERGY In mJ.\n# TYPE DCGM_ENERGY unknown\nDCGM_ENERGY 3\n# EOF\n";
-        assert_eq!(String::from_utf8(openmetrics(text.as_bytes())).unwrap(), expect);
-        assert_eq!(openmetrics(b""), b"# EOF\n");
+        assert_eq!(plain(text.as_bytes()), expect);
+        assert_eq!(plain(b""), "# EOF\n");
     }
 
     #[test]
@@ -139,10 +160,25 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_buffer_is_used_again_once_nobody_reads_it() {
+        let page = |size| {
+            let mut text = Vec::with_capacity(size);
+            text.extend_from_slice(b"g 1\n");
+            Forms::new(text.into())
+        };
+        let free = page(1_000).into_buffer().unwrap();
+        assert_eq!((free.len(), free.capacity()), (0, 1_000));
+        let read = page(1_000);
+        let reader = read.get(Format::Text, false).clone();
+        assert_eq!(read.into_buffer(), None);
+        assert_eq!(reader, "g 1\n");
+    }
+
     proptest::proptest! {
         #[test]
         fn any_text_is_converted_without_a_panic(text in "(# (HELP|TYPE) ?[a-z_]{0,8} ?[a-z\"]{0,8}\n?){0,6}") {
-            assert!(openmetrics(text.as_bytes()).ends_with(b"# EOF\n"));
+            assert!(plain(text.as_bytes()).ends_with(b"# EOF\n"));
         }
     }
 }

@@ -86,7 +86,7 @@ fn shown(snapshot: &Snapshot, choice: &Choice, series_max: usize) -> (Page, Stri
         own: &own,
         series_max,
     };
-    let page = render(&sources, 0);
+    let page = render(&sources, Vec::new());
     let text = String::from_utf8(page.text.clone()).unwrap();
     (page, text)
 }
@@ -316,7 +316,7 @@ fn a_pods_uid_and_labels_stand_on_its_series_escaped() {
         own: &own,
         series_max,
     };
-    let text = String::from_utf8(render(&sources, 0).text).unwrap();
+    let text = String::from_utf8(render(&sources, Vec::new()).text).unwrap();
     let line = |family: &str, pod: &str| {
         let fits = |line: &&str| line.starts_with(&format!("{family}{{")) && line.contains(&format!("pod=\"{pod}\""));
         text.lines().find(fits).unwrap().to_owned()

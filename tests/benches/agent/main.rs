@@ -1,5 +1,6 @@
 //! What the agent costs on a node, beside its peers on the same library and at the same interval: memory, CPU, scrape time, NVML calls; how soon pods
-//! come and go; how large the binary is. `cargo bench -p windlass-tests --bench agent` (`-- --seconds N`, `--dist` for the sizes of the shipped binary).
+//! come and go; how large the binary is. `cargo bench -p windlass-tests --bench agent` (`-- --seconds N`, `--alone` without peers, `--dist` for the sizes
+//! of the shipped binary).
 
 #![expect(clippy::print_stdout, reason = "a bench prints its table")]
 
@@ -9,6 +10,8 @@ mod all_smi;
 mod programs;
 /// Readings of `/proc`.
 mod readings;
+/// What is wanted, and whether it was reached.
+mod targets;
 /// Times from a kubelet's change to the page's.
 mod turnover;
 /// The node that every program runs on.
@@ -34,31 +37,9 @@ fn main() -> anyhow::Result<()> {
     if arguments.iter().any(|argument| argument == "--dist") {
         return programs::sizes();
     }
+    let alone = arguments.iter().any(|argument| argument == "--alone");
     for size in [Size::Shared, Size::Partitioned] {
-        println!(
-            "\n{}: sampled every second, scraped every second for {seconds} s, then {SCRAPES} scrapes in a row",
-            size.title()
-        );
-        let world = World::new(size)?;
-        println!(
-            "{:<18}{:>8}{:>8}{:>8}{:>9}{:>8}{:>9}{:>9}{:>9}{:>8}{:>10}{:>9}",
-            "",
-            "RSS MB",
-            "PSS MB",
-            "peak MB",
-            "fake MB",
-            "CPU %",
-            "beside %",
-            "p50 ms",
-            "p99 ms",
-            "series",
-            "bytes",
-            "calls/s"
-        );
-        for program in [world.agent()?, world.nvitop()?, world.all_smi()?] {
-            println!("{}", measure(program, &world, seconds)?);
-        }
-        println!("{}", turnover::measure(&world)?);
+        node(size, seconds, alone)?;
     }
     println!(
         "\nfake MB: what the fake library's own code and data take of the RSS. CPU %: of one core. beside %: without the time inside NVML calls."
@@ -67,24 +48,74 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Everything on one size of node.
+fn node(size: Size, seconds: u64, alone: bool) -> anyhow::Result<()> {
+    println!(
+        "\n{}: sampled every second, scraped every second for {seconds} s, then {SCRAPES} scrapes in a row",
+        size.title()
+    );
+    let world = World::new(size)?;
+    println!("{}", Row::HEAD);
+    let ours = show(world.agent()?, &world, seconds)?;
+    let mut peers = Vec::new();
+    if !alone {
+        peers.push(show(world.nvitop()?, &world, seconds)?);
+        peers.push(show(world.all_smi()?, &world, seconds)?);
+    }
+    let turnover = turnover::measure(&world)?;
+    println!("{turnover}\n{}", targets::verdicts(size, &ours, &peers, &turnover));
+    Ok(())
+}
+
 fn seconds(arguments: &[String]) -> anyhow::Result<u64> {
     let given = arguments.iter().position(|argument| argument == "--seconds").and_then(|at| arguments.get(at + 1));
     given.map_or(Ok(60), |text| text.parse().context("--seconds N"))
 }
 
-fn measure(mut program: Program, world: &World, seconds: u64) -> anyhow::Result<String> {
+/// What one program took.
+struct Row {
+    memory: Memory,
+    /// Percent of a core; without the time inside NVML, where the program tells it.
+    cpu: f64,
+    beside: Option<f64>,
+    /// Milliseconds.
+    p50: f64,
+    p99: f64,
+    series: usize,
+    bytes: usize,
+    calls: f64,
+}
+
+impl Row {
+    const HEAD: &str = "                    RSS MB  PSS MB peak MB  fake MB   CPU % beside %   p50 ms   p99 ms  series     bytes  calls/s";
+}
+
+impl std::fmt::Display for Row {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Memory { resident, proportional, peak, library } = self.memory;
+        let Self { cpu, p50, p99, series, bytes, calls, .. } = self;
+        let beside = self.beside.map_or("-".to_owned(), |beside| format!("{beside:.2}"));
+        write!(to, "{resident:>8.1}{proportional:>8.1}{peak:>8.1}{library:>9.1}{cpu:>8.2}{beside:>9}")?;
+        write!(to, "{p50:>9.3}{p99:>9.3}{series:>8}{bytes:>10}{calls:>9.0}")
+    }
+}
+
+/// Measures a program and prints its line.
+fn show(mut program: Program, world: &World, seconds: u64) -> anyhow::Result<Row> {
     let _ = std::fs::remove_file(world.counts());
     program.command.env("FAKE_NVML_CALLS", world.counts()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = program.command.spawn().with_context(|| format!("start {}", program.name))?;
     let row = observe(&program, child.id(), world, seconds);
     end(&mut child);
-    row
+    let row = row?;
+    println!("{:<18}{row}", program.name);
+    Ok(row)
 }
 
-fn observe(program: &Program, pid: u32, world: &World, seconds: u64) -> anyhow::Result<String> {
+fn observe(program: &Program, pid: u32, world: &World, seconds: u64) -> anyhow::Result<Row> {
     std::thread::sleep(WARM_UP);
     let mut scraper = Scraper::connect(program.address).with_context(|| format!("{} does not listen", program.name))?;
-    let before = (readings::cpu(pid)?, readings::calls(&world.counts()), nvml_seconds(&mut scraper)?);
+    let before = (readings::cpu(pid)?, readings::calls(&world.counts()), nvml_seconds(pid, &mut scraper)?);
     let begin = now();
     for _ in 0..seconds {
         scraper.get("/metrics", &[])?;
@@ -93,7 +124,7 @@ fn observe(program: &Program, pid: u32, world: &World, seconds: u64) -> anyhow::
     let took = begin.elapsed().as_secs_f64();
     let cpu = readings::cpu(pid)?.saturating_sub(before.0).as_secs_f64();
     let calls = (readings::calls(&world.counts()) - before.1) / took;
-    let inside = nvml_seconds(&mut scraper)?.zip(before.2).map(|(after, before)| after - before);
+    let inside = nvml_seconds(pid, &mut scraper)?.zip(before.2).map(|(after, before)| after - before);
     let mut times: Vec<Duration> = Vec::with_capacity(SCRAPES);
     for _ in 0..SCRAPES {
         let start = now();
@@ -102,31 +133,31 @@ fn observe(program: &Program, pid: u32, world: &World, seconds: u64) -> anyhow::
     }
     times.sort_unstable();
     let body = scraper.get("/metrics", &[])?.text()?;
-    let series = body.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).count();
     let percentile =
         |percent: usize| times.get(SCRAPES * percent / 100).map_or(f64::NAN, |time| time.as_secs_f64() * 1e3);
     if program.name == "all-smi" {
         println!("{}", all_smi::reading(&body, world)?);
     }
-    let Memory { resident, proportional, peak, library } = readings::memory(pid)?;
-    let beside = inside.map_or("-".to_owned(), |inside| format!("{:.2}", 100.0 * (cpu - inside) / took));
-    Ok(format!(
-        "{:<18}{resident:>8.1}{proportional:>8.1}{peak:>8.1}{library:>9.1}{:>8.2}{beside:>9}{:>9.3}{:>9.3}{series:>8}{:>10}{calls:>9.0}",
-        program.name,
-        100.0 * cpu / took,
-        percentile(50),
-        percentile(99),
-        body.len(),
-    ))
+    Ok(Row {
+        memory: readings::memory(pid)?,
+        cpu: 100.0 * cpu / took,
+        beside: inside.map(|inside| 100.0 * (cpu - inside) / took),
+        p50: percentile(50),
+        p99: percentile(99),
+        series: body.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).count(),
+        bytes: body.len(),
+        calls,
+    })
 }
 
 /// Time inside NVML so far, where the program tells.
-fn nvml_seconds(scraper: &mut Scraper) -> anyhow::Result<Option<f64>> {
+fn nvml_seconds(pid: u32, scraper: &mut Scraper) -> anyhow::Result<Option<f64>> {
     let text = scraper.get("/metrics", &[])?.text()?;
     // Not every peer's page stands a strict reading.
     let Ok(page) = Page::parse(&text) else { return Ok(None) };
     let told = page.select("windlass_agent_nvml_call_seconds_total", &[]);
-    Ok((!told.is_empty()).then(|| told.iter().map(|series| series.value).sum()))
+    let waiting = readings::waiting(pid)?.as_secs_f64();
+    Ok((!told.is_empty()).then(|| waiting + told.iter().map(|series| series.value).sum::<f64>()))
 }
 
 #[expect(clippy::disallowed_methods, reason = "a bench measures time")]

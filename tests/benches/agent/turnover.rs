@@ -15,22 +15,44 @@ const ROUNDS: usize = 3;
 /// Far longer than it takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A line of text with the mean and the longest of some rounds.
-pub(crate) fn measure(world: &World) -> anyhow::Result<String> {
+/// Seconds, round by round.
+pub(crate) struct Turnover {
+    gone: Vec<f64>,
+    back: Vec<f64>,
+}
+
+impl Turnover {
+    /// The longest of all.
+    pub(crate) fn longest(&self) -> f64 {
+        longest(&self.gone).max(longest(&self.back))
+    }
+}
+
+fn longest(times: &[f64]) -> f64 {
+    times.iter().copied().fold(0.0, f64::max)
+}
+
+impl std::fmt::Display for Turnover {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let line = |times: &[f64]| {
+            let mean = times.iter().sum::<f64>() / times.len() as f64;
+            format!("{mean:.1} s in the mean, {:.1} s at most", longest(times))
+        };
+        write!(to, "a deleted pod is gone after {}; a new one is there after {}", line(&self.gone), line(&self.back))
+    }
+}
+
+/// Deletes a pod and brings it back, some times.
+pub(crate) fn measure(world: &World) -> anyhow::Result<Turnover> {
     let mut program = world.agent()?;
     let mut child = program.command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().context("start the agent")?;
     let times = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| rounds(world, &program.address)));
     end(&mut child);
     world.kubelet.set_pods(world.pods.clone());
-    let (gone, back) = times.map_err(|_| anyhow::anyhow!("the rounds broke"))??;
-    let line = |times: &[f64]| {
-        let longest = times.iter().copied().fold(0.0, f64::max);
-        format!("{:.1} s in the mean, {longest:.1} s at most", times.iter().sum::<f64>() / times.len() as f64)
-    };
-    Ok(format!("a deleted pod is gone after {}; a new one is there after {}", line(&gone), line(&back)))
+    times.map_err(|_| anyhow::anyhow!("the rounds broke"))?
 }
 
-fn rounds(world: &World, address: &std::net::SocketAddr) -> anyhow::Result<(Vec<f64>, Vec<f64>)> {
+fn rounds(world: &World, address: &std::net::SocketAddr) -> anyhow::Result<Turnover> {
     std::thread::sleep(WARM_UP);
     let mut scraper = Scraper::connect(*address)?;
     // A pod without a process: one that still ran on the GPU would be shown for that.
@@ -47,7 +69,7 @@ fn rounds(world: &World, address: &std::net::SocketAddr) -> anyhow::Result<(Vec<
         world.kubelet.set_pods(with.clone());
         back.push(until(&mut scraper, "visitor", true)?);
     }
-    Ok((gone, back))
+    Ok(Turnover { gone, back })
 }
 
 /// Seconds until the page says that the pod holds a device, or no longer does.

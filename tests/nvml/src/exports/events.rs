@@ -13,8 +13,8 @@ use crate::session::{self, Session};
 const XID: c_ulonglong = 8;
 const MARK: usize = 0x4576_0000_0000;
 
-/// A waiting program looks again after this long.
-const POLL: Duration = Duration::from_millis(100);
+/// After so long a program that waits looks whether the profile was changed. Until then it sleeps, as with a real driver.
+const POLL: Duration = Duration::from_millis(500);
 
 /// The event sets by number.
 #[derive(Default)]
@@ -27,6 +27,19 @@ pub(crate) struct Sets {
 #[derive(Default)]
 struct Set {
     gpus: Vec<(u32, u64)>,
+}
+
+/// When a second of the profile's is, in microseconds.
+fn when(session: &Session, seconds: f64) -> u64 {
+    ((session.machine.profile.epoch_s + seconds) * 1e6) as u64
+}
+
+/// How long until the next event of a set.
+fn until_next(session: &Session, set: nvmlEventSet_t) -> Option<Duration> {
+    let gpus = &session.events.sets.get(&set.addr())?.gpus;
+    let devices = gpus.iter().filter_map(|(gpu, _)| session.machine.devices.get(*gpu as usize));
+    let times = devices.flat_map(|device| &device.gpu.xids).map(|(seconds, _)| when(session, *seconds));
+    times.filter_map(|at_us| at_us.checked_sub(session.now_us)).min().map(Duration::from_micros)
 }
 
 /// The next event of a set, if one is due.
@@ -56,11 +69,15 @@ fn due(session: &mut Session, set: nvmlEventSet_t) -> Result<nvmlEventData_t, Co
 fn wait(name: &'static str, set: nvmlEventSet_t, data: *mut nvmlEventData_t, timeout_ms: c_uint) -> Code {
     let mut left = Duration::from_millis(u64::from(timeout_ms));
     loop {
-        let code = session::call(name, None, |session| -> Outcome { put(data, due(session, set)?) });
+        let mut next = None;
+        let code = session::call(name, None, |session| -> Outcome {
+            next = until_next(session, set);
+            put(data, due(session, set)?)
+        });
         if code != TIMEOUT || left.is_zero() {
             return code;
         }
-        let pause = left.min(POLL);
+        let pause = left.min(next.unwrap_or(POLL)).min(POLL);
         std::thread::sleep(pause);
         left -= pause;
     }
