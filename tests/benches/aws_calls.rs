@@ -1,6 +1,6 @@
 //! How often AWS is asked, at 10, 100 and 1,000 groups: counted by the faked account, a quiet minute and one in which a
-//! tenth of the groups grow, beside what the in-tree provider asks by its own intervals. Minutes are minutes: the bench takes
-//! five.
+//! tenth of the groups grow, beside what the in-tree provider asks by its own intervals; by both ways to buy, while a loop of
+//! cluster-autoscaler begins every ten seconds. Minutes are minutes: the bench takes five.
 
 #![expect(clippy::print_stdout, reason = "a bench prints its table")]
 
@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result};
 use serde_json::json;
 use tonic::transport::{Channel, Endpoint};
 use windlass_proto::externalgrpc::{
-    NodeGroupIncreaseSizeRequest, NodeGroupsRequest, cloud_provider_client::CloudProviderClient,
+    NodeGroupIncreaseSizeRequest, NodeGroupsRequest, RefreshRequest, cloud_provider_client::CloudProviderClient,
 };
 use windlass_tests::{
     aws::{ACCESS_KEY, Asg, AwsCloud, REGION},
@@ -23,22 +23,27 @@ use windlass_tests::{
 
 /// Group counts.
 const SIZES: [u32; 3] = [10, 100, 1000];
+/// Ways to buy.
+const WAYS: [&str; 2] = ["launch-instances", "desired-capacity"];
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let runs = futures::future::join_all(SIZES.map(measure)).await.into_iter().collect::<Result<Vec<_>>>()?;
+    let runs = futures::future::join_all(WAYS.iter().flat_map(|way| SIZES.map(|size| measure(size, way))))
+        .await
+        .into_iter()
+        .collect::<Result<Vec<_>>>()?;
     println!(
         "requests to AWS, counted by the account; in-tree: by its documented intervals, with groups of EKS, each with its own launch template"
     );
     println!(
-        "{:>6} {:>9} | {:>12} {:>8} | {:>13} {:>8} | what a growing minute is made of",
-        "groups", "at start", "quiet minute", "in-tree", "a tenth grows", "in-tree"
+        "{:>16} {:>6} {:>9} | {:>12} {:>8} | {:>13} {:>8} | what a growing minute is made of",
+        "bought by", "groups", "at start", "quiet minute", "in-tree", "a tenth grows", "in-tree"
     );
-    for Run { groups, start, quiet, busy } in runs {
+    for Run { way, groups, start, quiet, busy } in runs {
         let (calm, growing) = in_tree(groups);
         let made_of: Vec<_> = busy.iter().map(|(action, count)| format!("{action} {count}")).collect();
         println!(
-            "{groups:>6} {:>9} | {:>12} {calm:>8.1} | {:>13} {growing:>8.1} | {}",
+            "{way:>16} {groups:>6} {:>9} | {:>12} {calm:>8.1} | {:>13} {growing:>8.1} | {}",
             total(&start),
             total(&quiet),
             total(&busy),
@@ -50,6 +55,7 @@ async fn main() -> Result<()> {
 
 /// What was counted at one size.
 struct Run {
+    way: &'static str,
     groups: u32,
     start: BTreeMap<String, usize>,
     quiet: BTreeMap<String, usize>,
@@ -73,13 +79,14 @@ fn growing(groups: u32) -> u32 {
     groups.div_ceil(10)
 }
 
-async fn measure(groups: u32) -> Result<Run> {
+async fn measure(groups: u32, way: &'static str) -> Result<Run> {
     let cloud = account(groups)?;
     let folder = tempfile::tempdir()?;
-    let _program = Ended(start(&cloud, folder.path())?);
+    let _program = Ended(start(&cloud, folder.path(), way)?);
     let socket = format!("unix://{}/provider.sock", folder.path().display());
     let client = CloudProviderClient::new(Endpoint::try_from(socket)?.connect_lazy());
     until_listed(&client, groups).await?;
+    let _loops = tokio::task::JoinSet::from_iter([loops(client.clone())]);
     let start = settled(&cloud).await;
     tokio::time::sleep(Duration::from_mins(1)).await;
     let after_quiet = cloud.actions();
@@ -89,7 +96,14 @@ async fn measure(groups: u32) -> Result<Run> {
     }
     tokio::time::sleep(Duration::from_mins(1)).await;
     let (quiet, busy) = (since(&start, &after_quiet), since(&after_quiet, &cloud.actions()));
-    Ok(Run { groups, start, quiet, busy })
+    Ok(Run { way, groups, start, quiet, busy })
+}
+
+/// Begins a loop every ten seconds, as cluster-autoscaler does.
+async fn loops(mut client: CloudProviderClient<Channel>) {
+    while client.refresh(RefreshRequest {}).await.is_ok() {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+    }
 }
 
 /// The calls so far, once ten seconds pass without one: templates of a thousand groups are read at a measured pace.
@@ -136,10 +150,10 @@ fn account(groups: u32) -> Result<AwsCloud> {
 }
 
 /// The provider with the refresh that it has by itself.
-fn start(cloud: &AwsCloud, folder: &std::path::Path) -> Result<Child> {
+fn start(cloud: &AwsCloud, folder: &std::path::Path, way: &str) -> Result<Child> {
     let at = folder.display();
     let config = json!({
-        "cloud": {"kind": "aws", "region": REGION, "endpoint": cloud.endpoint(), "clusterName": "c1"},
+        "cloud": {"kind": "aws", "region": REGION, "endpoint": cloud.endpoint(), "clusterName": "c1", "launch": way},
         "provider": {"listen": format!("unix://{at}/provider.sock")},
         "expander": {"listen": "127.0.0.1:0", "selfSigned": {"caFile": format!("{at}/ca.crt")}},
         "http": {"listen": "127.0.0.1:0"},
