@@ -43,7 +43,7 @@ pub fn chart() -> PathBuf {
 /// With what Helm said: a value that the chart does not take, most often.
 pub fn template(values: &str, arguments: &[&str]) -> Result<String> {
     // Of two names the last counts.
-    run(&["template"], values, &[&["--name-template=windlass", "--namespace=windlass"], arguments].concat())
+    run(&["template"], values, &[&["--name-template=windlass", "--namespace=windlass", KUBERNETES], arguments].concat())
 }
 
 /// `helm lint --strict` with these values.
@@ -51,7 +51,30 @@ pub fn template(values: &str, arguments: &[&str]) -> Result<String> {
 /// # Errors
 /// With what it found.
 pub fn lint(values: &str) -> Result<String> {
-    run(&["lint", "--strict"], values, &[])
+    run(&["lint", "--strict"], values, &[KUBERNETES])
+}
+
+/// Installs the chart with these values on a cluster, or upgrades to them, and answers what Helm tells people then.
+///
+/// # Errors
+/// With what Helm or the cluster said.
+pub fn upgrade(kubeconfig: &Path, values: &str) -> Result<String> {
+    let cluster = format!("--kubeconfig={}", kubeconfig.display());
+    // Without --reset-values no values would mean the last ones.
+    let arguments = ["--namespace=windlass", "--create-namespace", "--reset-values", &cluster];
+    run(&["upgrade", "--install", "windlass"], values, &arguments)
+}
+
+/// Takes everything away again.
+///
+/// # Errors
+/// With what Helm or the cluster said.
+pub fn uninstall(kubeconfig: &Path) -> Result<()> {
+    let mut helm = Command::new(program()?);
+    let output =
+        helm.args(["uninstall", "windlass", "--namespace=windlass", "--kubeconfig"]).arg(kubeconfig).output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
 }
 
 fn run(command: &[&str], values: &str, arguments: &[&str]) -> Result<String> {
@@ -61,7 +84,7 @@ fn run(command: &[&str], values: &str, arguments: &[&str]) -> Result<String> {
     let mut helm = Command::new(program()?);
     // Nobody's settings, plugins or clusters.
     helm.env_remove("KUBECONFIG").env("HOME", folder.path()).env("HELM_NAMESPACE", "default");
-    helm.args(command).arg(chart()).arg(KUBERNETES).arg("--values").arg(file).args(arguments);
+    helm.args(command).arg(chart()).arg("--values").arg(file).args(arguments);
     let output = helm.output()?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     ensure!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));

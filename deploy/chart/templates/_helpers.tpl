@@ -100,3 +100,8 @@ httpGet: {path: {{ .path }}, port: metrics, scheme: {{ $web.probe }}}
 {{- define "windlass.provider.port" -}}
 {{ (include "windlass.provider.config" . | fromYaml).http.listen | regexFind "[0-9]+$" }}
 {{- end }}
+
+{{- /* 32 of Kubernetes 1.32; 0 where an apiserver does not say. */}}
+{{- define "windlass.kubernetes" -}}
+{{ .Capabilities.KubeVersion.Minor | default "0" | regexFind "^[0-9]+" | default "0" }}
+{{- end }}

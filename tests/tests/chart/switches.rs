@@ -7,53 +7,7 @@ use windlass_tests::prometheus::check_rules;
 use crate::chart::manifests::example;
 
 /// Everything that can be on, on.
-pub(crate) const EVERYTHING: &str = "
-imagePullSecrets: [{name: mine}]
-agent:
-  image: {registry: registry.example, digest: 'sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef'}
-  config: {listen: '0.0.0.0:9401', taint-on: [spot_interruption], pod-informer: true, dcgm-names: '4.6'}
-  collectors: 'DCGM_FI_DEV_GPU_TEMP, gauge, GPU temperature.'
-  webConfig: {existingSecret: web, endpoint: {scheme: https, tlsConfig: {insecureSkipVerify: true}}}
-  gpuAccess: mount
-  runtimeClassName: nvidia
-  hostNetwork: true
-  kubeletDir: /var/lib/other/kubelet
-  podAnnotations: {a: b}
-  podLabels: {team: gpu}
-  nodeSelector: {pool: gpu}
-  priorityClassName: system-node-critical
-  extraArgs: [--log=debug]
-  extraEnv: [{name: A, value: b}]
-  extraVolumes: [{name: scratch, emptyDir: {}}]
-  extraVolumeMounts: [{name: scratch, mountPath: /scratch, readOnly: true}]
-  service: {annotations: {a: b}}
-  networkPolicy: {enabled: true, from: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}]}
-  serviceAccount: {annotations: {a: b}}
-provider:
-  enabled: true
-  config: {cloud: {kind: sim, scenario: scenario.yaml}, http: {listen: '0.0.0.0:9088'}, expander: {listen: '127.0.0.1:9087'}}
-  files: {scenario.yaml: 'groups: []'}
-  existingClaim: windlass-state
-  log: debug
-  extraArgs: [--log-format=json]
-  extraEnv: [{name: AWS_REGION, value: us-east-1}]
-  extraVolumes: [{name: scratch, emptyDir: {}}]
-  extraVolumeMounts: [{name: scratch, mountPath: /scratch}]
-  podAnnotations: {a: b}
-  podLabels: {team: gpu}
-  nodeSelector: {pool: system}
-  tolerations: [{operator: Exists}]
-  affinity: {nodeAffinity: {}}
-  podDisruptionBudget: {enabled: true, maxUnavailable: 0}
-  service: {enabled: true, annotations: {a: b}}
-  networkPolicy: {enabled: true}
-clusterAutoscaler:
-  extraEnv: [{name: A, value: b}]
-podMonitor: {enabled: true, labels: {release: prometheus}}
-serviceMonitor: {enabled: true, labels: {release: prometheus}}
-prometheusRule: {enabled: true, labels: {release: prometheus}}
-dashboards: {enabled: true, namespace: monitoring, annotations: {grafana_folder: GPUs}}
-";
+const EVERYTHING: &str = include_str!("everything.yaml");
 
 fn rendered(values: &str) -> Vec<Value> {
     objects(&template(values, &[]).unwrap()).unwrap()
@@ -180,12 +134,15 @@ fn the_provider_asks_the_agents_where_they_are() {
 }
 
 #[test]
-fn an_older_kubernetes_gets_no_policy_that_it_cannot_keep() {
+fn an_older_kubernetes_gets_nothing_that_it_cannot_keep() {
     let values = "agent: {config: {taint-on: [scale_in]}}";
     let policy = |version: &str| {
         let objects = objects(&template(values, &[&format!("--kube-version={version}")]).unwrap()).unwrap();
         kinds(&objects).contains(&"ValidatingAdmissionPolicy".to_owned())
     };
+    let sidecar =
+        template(&example("sim", ""), &["--kube-version=1.28.9"]).expect_err("1.28 has no sidecars").to_string();
+    assert!(sidecar.contains("since 1.29; this one is 1.28"), "{sidecar}");
     assert!(!policy("1.31.9") && policy("1.32.0") && policy("1.33.2-eks-a1b2c3"));
 }
 
