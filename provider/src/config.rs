@@ -69,6 +69,12 @@ pub mod limits {
     pub const EMPTY_LISTINGS: u32 = 3;
     /// When CA has not called for this long it does not count as calling.
     pub const CALLER_GONE: Duration = Duration::from_secs(60);
+    /// HTTP connections at once; further ones wait in the kernel's queue.
+    pub const HTTP_CONNECTIONS: usize = 64;
+    /// How long a client may take to send the head of its request, and how long an idle connection is kept.
+    pub const HTTP_HEAD: Duration = Duration::from_secs(10);
+    /// How long a client may leave its answer untaken.
+    pub const HTTP_UNTAKEN: Duration = Duration::from_secs(10);
     /// How often files (configuration, priorities, certificates) are looked at.
     pub const FILE_POLL: Duration = Duration::from_secs(2);
     /// Biggest such file.

@@ -1,6 +1,7 @@
 //! HTTP for Prometheus, the kubelet and people: `/metrics`, `/healthz`, `/readyz`, `/decisions` and the page at `/`.
 //! Everything is rendered from the snapshot; nothing here changes anything.
 
+mod serve;
 pub mod status;
 
 use std::sync::{Arc, PoisonError};
@@ -30,7 +31,7 @@ use crate::{
 /// # Errors
 /// Those of the listener.
 pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: CancellationToken) -> anyhow::Result<()> {
-    Ok(axum::serve(listener, router(shared)).with_graceful_shutdown(stop.cancelled_owned()).await?)
+    serve::serve(listener, router(shared), stop).await
 }
 
 fn router(shared: Arc<Shared>) -> Router {
