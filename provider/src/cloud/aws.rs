@@ -183,6 +183,7 @@ impl Cloud for AutoScaling {
             let group = listed.group.id.clone();
             listed.standing = Some(self.orders.standing(&group, growth));
             listed.group.warnings.extend(growth.warnings());
+            listed.group.warnings.extend(self.without_instances(&group));
             listed.group.warnings.extend(self.rebalance(&group, growth).await);
         }
         self.prices.put_on(&mut listing, look.now).await;

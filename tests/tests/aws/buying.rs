@@ -132,6 +132,8 @@ async fn without_the_permission_for_launch_instances_the_desired_capacity_is_rai
         "asked once, and not again: {:?}",
         stage.cloud.calls("LaunchInstances")
     );
+    let told = async |stage: &mut Stage| stage.page("/").await.contains("LaunchInstances cannot be used with it");
+    stage.until("the page says so", told).await;
 }
 
 /// In-tree raises by what it remembers; a lost answer makes it count twice.

@@ -36,6 +36,8 @@ use crate::{
 /// Activities in one page; the API's own limit. More failures than that since an order say nothing new.
 const ACTIVITIES: i32 = 100;
 const ACTIVITIES_CALL: &str = "DescribeScalingActivities";
+/// After this long a call that was not to be had is tried again: a permission may have been given meanwhile.
+const ASK_AGAIN: Duration = Duration::from_mins(30);
 
 /// What is remembered between calls.
 pub(super) struct Orders {
@@ -48,8 +50,8 @@ pub(super) struct Orders {
     ended: Mutex<HashSet<InstanceId>>,
     /// When this process began; an order of the last one may be too fresh to be read yet.
     since: Instant,
-    /// Why `LaunchInstances` is not asked any more: this account or region does not have it.
-    without_instances: Mutex<Option<String>>,
+    /// Groups for which `LaunchInstances` is not asked for a while: why, and since when.
+    without_instances: Mutex<HashMap<GroupId, (String, Instant)>>,
 }
 
 /// One order.
@@ -158,29 +160,39 @@ impl AutoScaling {
         if let Some(refusal) = growth.obstacle() {
             return Err(CloudError::Refused(refusal));
         }
-        if !self.by_instances(&growth) {
+        if !self.by_instances(&launch.group, &growth) {
             return self.order(launch).await;
         }
         match self.launch_instances(launch, &growth.zones).await {
             Err(CloudError::Refused(refusal)) if self.mode == LaunchMode::Auto => {
                 tracing::warn!(
                     code = refusal.code,
-                    "LaunchInstances cannot be used here ({}): raising desired capacities instead",
+                    group = %launch.group,
+                    "LaunchInstances cannot be used here ({}): raising the desired capacity instead",
                     refusal.message
                 );
-                *lock(&self.orders.without_instances) = Some(refusal.message);
+                let why = (refusal.message, Instant::now());
+                lock(&self.orders.without_instances).insert(launch.group.clone(), why);
                 self.order(launch).await
             }
             answer => answer,
         }
     }
 
-    fn by_instances(&self, growth: &Growth) -> bool {
+    fn by_instances(&self, group: &GroupId, growth: &Growth) -> bool {
         match self.mode {
             LaunchMode::LaunchInstances => true,
             LaunchMode::DesiredCapacity => false,
-            LaunchMode::Auto => growth.not_instances.is_none() && lock(&self.orders.without_instances).is_none(),
+            LaunchMode::Auto => growth.not_instances.is_none() && self.without_instances(group).is_none(),
         }
+    }
+
+    /// Why `LaunchInstances` was not to be had for this group lately: a missing permission, an older endpoint.
+    pub(super) fn without_instances(&self, group: &GroupId) -> Option<String> {
+        let mut without = lock(&self.orders.without_instances);
+        without.retain(|_, (_, since)| since.elapsed() < ASK_AGAIN);
+        let (why, _) = without.get(group)?;
+        Some(format!("LaunchInstances cannot be used with it ({why}): its desired capacity is raised instead"))
     }
 
     /// The group as it is now.

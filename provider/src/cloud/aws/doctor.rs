@@ -18,7 +18,13 @@ const SKEW_NOTED: Duration = Duration::from_secs(30);
 pub async fn examine(config: &Config) -> Vec<Finding> {
     let access = match load(config).await {
         Ok(access) => access,
-        Err(error) => return vec![Finding::mend("region", error.to_string(), "set cloud.region, or AWS_REGION")],
+        Err(_) => {
+            return vec![Finding::mend(
+                "region",
+                "none is set",
+                "set cloud.region in the configuration, or AWS_REGION",
+            )];
+        }
     };
     let caller = caller(&access).await;
     let known = caller.grade == crate::doctor::Grade::Ok;

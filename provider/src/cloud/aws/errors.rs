@@ -141,8 +141,10 @@ fn is_outage(code: &str) -> bool {
 
 /// The whole chain of causes in one line: a missing credential stands at its end.
 fn sentence(failure: &dyn std::error::Error) -> String {
-    let mut text = failure.to_string();
-    let mut cause = failure.source();
+    // The connector's own word is only the kind of its cause.
+    let first = failure.source().unwrap_or(failure);
+    let mut text = first.to_string();
+    let mut cause = first.source();
     while let Some(error) = cause {
         text = format!("{text}: {error}");
         cause = error.source();
