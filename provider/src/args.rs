@@ -72,12 +72,12 @@ pub fn run(args: &Args) -> ExitCode {
     match args.what {
         Some(What::Check) => check(args, &config),
         Some(What::Groups { json }) => {
-            log(args, "warn");
-            finish(groups(&config, json))
+            log(args, "error");
+            finish(groups(&config, json), tell)
         }
         Some(What::Doctor { json }) => {
             log(args, "error");
-            finish(diagnose(&config, json))
+            finish(diagnose(&config, json), tell)
         }
         #[cfg(feature = "aws")]
         Some(What::IamPolicy) => {
@@ -87,7 +87,7 @@ pub fn run(args: &Args) -> ExitCode {
         }
         None => {
             log(args, "info");
-            finish(async { work(config).await.map(|()| ExitCode::SUCCESS) })
+            finish(async { work(config).await.map(|()| ExitCode::SUCCESS) }, fail)
         }
     }
 }
@@ -101,7 +101,7 @@ fn check(args: &Args, config: &Config) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn finish(work: impl Future<Output = anyhow::Result<ExitCode>>) -> ExitCode {
+fn finish(work: impl Future<Output = anyhow::Result<ExitCode>>, fail: impl Fn(&anyhow::Error) -> ExitCode) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     match runtime.map(|runtime| runtime.block_on(work)) {
         Ok(Ok(code)) => code,
@@ -126,6 +126,13 @@ async fn diagnose(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
     let text = if json { serde_json::to_string_pretty(&report)? } else { report.to_string() };
     say(text.trim_end());
     Ok(if report.is_ill() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// To a person at a terminal.
+fn tell(error: &anyhow::Error) -> ExitCode {
+    // A closed stderr is no reason to fail otherwise.
+    let _ = writeln!(std::io::stderr(), "windlass-provider: {error:#}; `windlass-provider doctor` says what to do");
+    ExitCode::FAILURE
 }
 
 fn fail(error: &anyhow::Error) -> ExitCode {

@@ -39,7 +39,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rustls", &["provider/src/grpc/", "provider/src/usage/agents/", "agent/src/http/"]),
     ("bcrypt", &["agent/src/http/users", "agent/src/config/web"]),
     ("axum", &["provider/src/http"]),
-    ("hyper", &["agent/src/http", "agent/src/notices/metadata.rs", "provider/src/usage/agents/"]),
+    ("hyper", &["agent/src/http", "agent/src/notices/metadata.rs", "provider/src/http", "provider/src/usage/agents/"]),
     ("flate2", &["agent/src/http", "agent/src/exposition"]),
 ];
 

@@ -80,6 +80,28 @@ fn what_is_different_in_tree_is_held_by_the_tests_that_it_names() {
     }
 }
 
+/// What is looked up under "When something is odd" is what the program says, or what AWS says through it.
+#[test]
+fn troubles_are_listed_under_the_words_in_which_they_are_told() {
+    const OF_AWS: &str = "no credentials found in chain";
+    let said: String =
+        every_rust_file().into_iter().filter(|it| it.path.starts_with("provider/src")).map(|it| it.text).collect();
+    let guide = file("deploy/aws/README.md").text;
+    let (_, table) = guide.split_once("\n| it says | do |\n").expect("the table");
+    let rows = table.lines().take_while(|line| line.starts_with('|')).filter_map(|line| line.split('|').nth(1));
+    // One word is a command, or a code of AWS's.
+    let told: Vec<&str> =
+        rows.flat_map(|row| row.split('`').skip(1).step_by(2)).filter(|told| told.contains(' ')).collect();
+    assert!(told.len() > 15, "{told:?}");
+    let is_ours = |told: &str| {
+        let mut pieces =
+            told.split(|letter: char| matches!(letter, '…' | ':') || letter.is_ascii_digit()).map(str::trim);
+        told == OF_AWS || pieces.any(|piece| piece.len() > 5 && said.contains(piece))
+    };
+    let foreign: Vec<_> = told.into_iter().filter(|told| !is_ours(told)).collect();
+    assert!(foreign.is_empty(), "deploy/aws/README.md lists what the provider never says: {foreign:#?}");
+}
+
 #[test]
 fn the_map_shows_files_that_exist() {
     let files = every_rust_file();
