@@ -110,7 +110,7 @@ pub mod limits {
 #[command(name = "windlass-agent", version)]
 pub struct Args {
     /// Address and port of /metrics, /usage, /healthz and /readyz
-    #[arg(long, env = "WINDLASS_LISTEN", default_value = "0.0.0.0:9400")]
+    #[arg(long, env = "WINDLASS_LISTEN", value_name = "ADDRESS", default_value = "0.0.0.0:9400", value_parser = address)]
     pub listen: SocketAddr,
     /// The NVML library to load [default: the usual places: the loader's path, distributions, driver container, GKE]
     #[arg(long, env = "WINDLASS_NVML_LIBRARY", value_name = "PATH")]
@@ -325,6 +325,10 @@ fn host_name() -> String {
 /// `http://169.254.169.254`, or nothing.
 fn endpoint(text: &str) -> Result<Endpoint, String> {
     if text.is_empty() { Ok(Endpoint(None)) } else { text.parse().map(|authority| Endpoint(Some(authority))) }
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "write an IP address and a port, such as 0.0.0.0:9400 or [::]:9400".to_owned())
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {

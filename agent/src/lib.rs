@@ -56,9 +56,9 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     let config = live.config();
     let listener = TcpListener::bind(config.listen)
         .await
-        .with_context(|| format!("--listen {}: cannot bind; is another exporter on that port?", config.listen))?;
+        .map_err(|error| anyhow::anyhow!("--listen {}: {error}; {}", config.listen, unbound(&error)))?;
     let address = listener.local_addr()?;
-    tracing::info!(%address, ?config, "windlass-agent {} listens", env!("CARGO_PKG_VERSION"));
+    tracing::info!(%address, node = config.node_name, every = ?config.sample_interval, "windlass-agent {} listens", env!("CARGO_PKG_VERSION"));
     let gpus = GpuThread::start(config.nvml_library.clone()).context("the NVML thread could not be started")?;
     let (ready, stop) = (Ready::default(), CancellationToken::new());
     let (pods, latest) = (Arc::<pods::poll::Shared>::default(), Latest::default());
@@ -92,6 +92,15 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     tasks.spawn(http::serve(listener, http::Views { latest, ready, clock, live: Arc::clone(&live) }, stop.clone()));
     tasks.spawn(live.follow(stop.clone()));
     Ok(Running { address, tasks, stop })
+}
+
+/// What to try where an address could not be had.
+fn unbound(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => "is another exporter on that port?",
+        std::io::ErrorKind::PermissionDenied => "take a port from 1024 on, or give the container NET_BIND_SERVICE",
+        _ => "name an address of this machine, or 0.0.0.0 for all of them",
+    }
 }
 
 impl Running {

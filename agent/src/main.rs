@@ -40,6 +40,10 @@ async fn diagnose(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
 
 /// To a person at a terminal.
 fn tell(error: &anyhow::Error) -> ExitCode {
+    // `| head` has seen enough.
+    if error.downcast_ref::<std::io::Error>().is_some_and(|it| it.kind() == std::io::ErrorKind::BrokenPipe) {
+        return ExitCode::SUCCESS;
+    }
     // A closed stderr is no reason to fail otherwise.
     let _closed = writeln!(std::io::stderr(), "windlass-agent: {error:#}");
     ExitCode::FAILURE

@@ -38,8 +38,7 @@ fn table(node: &str, snapshot: &Snapshot, owners_known: bool) -> String {
         rows.push(gpu_row(gpu, owners_known));
         let shares = snapshot.shares.iter().filter(|share| share.gpu == position);
         rows.extend(shares.map(|share| share_row(gpu, share)));
-        let rest = gpu.unattributed_utilization.unwrap_or(0.0) > 0.0 || gpu.unattributed_memory.unwrap_or(0) > 0;
-        if rest && gpu.gpu.up {
+        if used_by_nobody(gpu) && gpu.gpu.up {
             let memory = gpu.unattributed_memory.map_or_else(dash, mebibytes);
             rows.push([
                 String::new(),
@@ -53,6 +52,11 @@ fn table(node: &str, snapshot: &Snapshot, owners_known: bool) -> String {
     }
     let plural = if count == 1 { "" } else { "s" };
     format!("Node {node}, driver {driver}, {count} GPU{plural}\n\n{}", aligned(&rows))
+}
+
+/// Used, and no container is known for it.
+fn used_by_nobody(gpu: &GpuUse) -> bool {
+    gpu.unattributed_utilization.unwrap_or(0.0) > 0.0 || gpu.unattributed_memory.unwrap_or(0) > 0
 }
 
 fn gpu_row(gpu: &GpuUse, owners_known: bool) -> [String; 6] {
@@ -69,6 +73,7 @@ fn gpu_row(gpu: &GpuUse, owners_known: bool) -> [String; 6] {
     };
     let who = match (&read.mig, gpu.holders) {
         (Some(instances), _) => format!("MIG, {} instances", instances.len()),
+        (None, 0) if owners_known && used_by_nobody(gpu) => "not given out".into(),
         (None, 0) if owners_known => "free".into(),
         (None, 0) => dash(),
         (None, 1) => String::new(),

@@ -5,7 +5,7 @@ use std::path::Path;
 
 /// A file of settings, whole, with its name in every error.
 pub(crate) fn read(file: &Path, limit: u64) -> Result<Vec<u8>, String> {
-    let named = |error: std::io::Error| format!("{}: {error}", file.display());
+    let named = |error: std::io::Error| format!("cannot read {}: {error}", file.display());
     let mut bytes = Vec::new();
     std::fs::File::open(file).and_then(|open| open.take(limit + 1).read_to_end(&mut bytes)).map_err(named)?;
     if bytes.len() as u64 > limit {

@@ -29,13 +29,14 @@ pub(super) fn page(views: &Views) -> String {
 /// One GPU: its use now, and who holds it.
 fn row(gpu: &GpuUsage) -> String {
     let owners: Vec<_> = gpu.owners.iter().map(|owner| format!("{}/{}", owner.namespace, owner.pod)).collect();
+    let owners = if owners.is_empty() { "–".to_owned() } else { owners.join(", ") };
     let used = match gpu.utilization {
         _ if !gpu.up => "lost".to_owned(),
         Some(percent) => format!("{percent:.0} %"),
         None => "not measured".to_owned(),
     };
     let model = gpu.model.as_deref().unwrap_or_default();
-    format!("<tr><td>{}<td>{}<td>{used}<td>{}</tr>", gpu.index, escape(model), escape(&owners.join(", ")))
+    format!("<tr><td>{}<td>{}<td>{used}<td>{}</tr>", gpu.index, escape(model), escape(&owners))
 }
 
 fn escape(text: &str) -> String {

@@ -36,7 +36,7 @@ Node node-1, driver 580.95.05, 3 GPUs
 GPU          UTIL            MEMORY      POWER   TEMP  WHO
 0 NVIDIA T4  42 %  4096 / 16384 MiB  33 / 70 W  51 °C
              42 %          4096 MiB                      ml/train-0/main
-1 NVIDIA T4  42 %     0 / 16384 MiB  33 / 70 W  51 °C  free
+1 NVIDIA T4  42 %     0 / 16384 MiB  33 / 70 W  51 °C  not given out
              42 %             0 MiB                      (nobody)
 2 NVIDIA T4     -                 -          -      -  LOST: reset it or reboot the node
 ";
