@@ -11,6 +11,7 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use aws_sdk_autoscaling::types::{Activity, AutoScalingGroup, Filter, RetryStrategy};
@@ -153,7 +154,7 @@ impl AutoScaling {
     /// Asks for machines by the call that the group allows.
     pub(super) async fn buy(&self, launch: &Launch) -> Result<Launched, CloudError> {
         // By the last reading: an order reads the group once more by itself.
-        if self.roster.growth(&launch.group).is_some_and(|growth| !self.by_instances(&growth)) {
+        if self.roster.growth(&launch.group).is_some_and(|growth| !self.by_instances(&launch.group, &growth)) {
             return self.order(launch).await;
         }
         let growth = Growth::of(&self.describe(&launch.group).await?);
