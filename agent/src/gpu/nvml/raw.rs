@@ -19,9 +19,10 @@ use crate::gpu::{Memory, Process};
 /// First guess at the length of a list, and the longest list taken.
 const ITEMS: usize = 128;
 const ITEMS_MAX: usize = 65_536;
-/// NVML's "no MIG instance", and "memory not known".
+/// NVML's "no MIG instance".
 const NO_INSTANCE: u32 = u32::MAX;
-const NO_MEMORY: u64 = u64::MAX;
+/// More bytes than any GPU has, 256 TiB: NVML's "memory not known" (`u64::MAX`) and what cannot be true. Sums of what is less do not overflow.
+const NO_MEMORY: u64 = 1 << 48;
 /// `nvmlEventTypeXidCriticalError`.
 const XID: u64 = 8;
 /// `NVML_GRID_LICENSE_FEATURE_CODE_VGPU`.
@@ -145,7 +146,7 @@ impl Handle {
         let instance = |id: u32| (id != NO_INSTANCE).then_some(id);
         let process = |info: nvmlProcessInfo_t| Process {
             pid: info.pid,
-            memory: (info.usedGpuMemory != NO_MEMORY).then_some(info.usedGpuMemory),
+            memory: (info.usedGpuMemory < NO_MEMORY).then_some(info.usedGpuMemory),
             gpu_instance: instance(info.gpuInstanceId),
             compute_instance: instance(info.computeInstanceId),
             mps: false,
