@@ -36,6 +36,7 @@ pub(crate) fn stories() -> Vec<Story> {
         story!(an_agents_notice_replaces_in_time, on Aws),
         story!(a_drought_of_spot_buys_on_demand, on Aws),
         story!(a_drought_with_loops_of_ten_seconds, on Aws),
+        story!(a_drought_with_loops_of_five_seconds, on Aws),
         story!(a_refusal_is_seen_by_the_next_loop, on Aws),
         story!(a_refusing_zone_sends_machines_to_another, on Aws),
         story!(a_quota_asks_another_group, on Aws),
@@ -86,7 +87,16 @@ async fn a_drought_of_spot_buys_on_demand(stage: Stage) -> Result<()> {
 
 /// The same with the pace of CA's own defaults: each spot group that has to be tried costs no more than one loop.
 async fn a_drought_with_loops_of_ten_seconds(stage: Stage) -> Result<()> {
-    let mut scene = drought(&stage, Setup { scan_interval: LOOP, ..Setup::default() }).await?;
+    drought_at_the_pace_of(&stage, LOOP).await
+}
+
+/// The same with the pace that the chart sets.
+async fn a_drought_with_loops_of_five_seconds(stage: Stage) -> Result<()> {
+    drought_at_the_pace_of(&stage, LOOP / 2).await
+}
+
+async fn drought_at_the_pace_of(stage: &Stage, scan_interval: Duration) -> Result<()> {
+    let mut scene = drought(stage, Setup { scan_interval, ..Setup::default() }).await?;
     let took = until_on_demand(&mut scene, "first").await?;
     stage.measure("pods pending until on-demand is asked for", took);
     let first = scene.journal.increases().first().map(|it| it.at).context("nothing was asked for")?;
