@@ -158,6 +158,23 @@ async fn a_machine_is_described(world: World) -> BTreeMap<String, String> {
     template(&mut stage).await
 }
 
+/// What EC2's spot history says of the zones of a spot group, and where that was read.
+async fn a_price_is_read(world: World) -> (Value, Value) {
+    let cloud = AwsCloud::start().unwrap();
+    world.launch_template(&cloud, "gpus", "g4dn.xlarge");
+    world.nodegroup(&cloud);
+    let eks = group().tag("eks:cluster-name", "c1").tag("eks:nodegroup-name", "gpu");
+    world.group(&cloud, "gpu", eks);
+    // The price that moto has for everything.
+    let price = json!({"instanceType": "g4dn.xlarge", "availabilityZone": "us-east-1a", "spotPrice": "0.00001",
+                       "productDescription": "Linux/UNIX", "timestamp": "2006-01-02T15:04:05.999Z"});
+    cloud.with(|account, _| account.spot_prices = vec![price]);
+    let stage = world.stage(cloud, json!({})).await;
+    let said = stage.run(&["groups", "--json"]);
+    let groups: Value = serde_json::from_slice(&said.stdout).unwrap();
+    (groups[0]["price"]["zones"].clone(), groups[0]["price"]["source"].clone())
+}
+
 /// The template of the group `gpu`, field by field; empty while there is none.
 async fn template(stage: &mut Stage) -> BTreeMap<String, String> {
     let request = NodeGroupTemplateNodeInfoRequest { id: "gpu".to_owned() };
@@ -208,4 +225,11 @@ async fn groups_are_found_by_tag_over_several_pages_on_moto_as_on_the_fake() {
 async fn a_machine_is_given_back_on_moto_as_on_the_fake() {
     assert_eq!(a_machine_is_given_back(World::Fake).await, (2, 2));
     assert_eq!(a_machine_is_given_back(World::moto()).await, (2, 2));
+}
+
+#[tokio::test]
+async fn spot_prices_are_read_on_moto_as_on_the_fake() {
+    let seen = a_price_is_read(World::Fake).await;
+    assert_eq!(seen, (json!({"us-east-1a": 0.00001}), json!("spot-history")));
+    assert_eq!(a_price_is_read(World::moto()).await, seen);
 }
