@@ -266,6 +266,12 @@ impl Fleet {
         self.group(group)
     }
 
+    /// Whether there is such a machine in one of the groups.
+    #[must_use]
+    pub fn has_instance(&self, instance: &str) -> bool {
+        self.group_of(instance).is_some_and(|view| view.instance(instance).is_some())
+    }
+
     /// What real nodes of that group turned out to be.
     #[must_use]
     pub fn learned(&self, group: &str) -> Option<&Learned> {

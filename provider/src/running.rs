@@ -175,7 +175,7 @@ pub(crate) async fn glance(
             let label = sim.gpu_label();
             (Arc::new(sim), label)
         }
-        CloudKind::Aws => (aws(config, metrics.clone(), Look::Glance).await?, None),
+        CloudKind::Aws => (aws(config, metrics.clone(), Purpose::Glance).await?, None),
     };
     Ok((Arc::new(Patient::new(cloud, limits::CLOUD_CALL)), label))
 }
@@ -188,7 +188,7 @@ async fn cloud(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<(Arc<d
             let label = sim.gpu_label();
             Ok((Arc::new(sim), label))
         }
-        CloudKind::Aws => Ok((aws(config, metrics.clone(), Look::Whole).await?, None)),
+        CloudKind::Aws => Ok((aws(config, metrics.clone(), Purpose::Whole).await?, None)),
     }
 }
 
@@ -198,7 +198,7 @@ fn scenario(config: &Config) -> anyhow::Result<&std::path::Path> {
 
 /// What a cloud is had for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Look {
+enum Purpose {
     /// Everything.
     Whole,
     /// One look, for a person who waits.
@@ -206,15 +206,15 @@ enum Look {
 }
 
 #[cfg(feature = "aws")]
-async fn aws(config: &Config, metrics: Arc<Metrics>, look: Look) -> anyhow::Result<Arc<dyn Cloud>> {
+async fn aws(config: &Config, metrics: Arc<Metrics>, purpose: Purpose) -> anyhow::Result<Arc<dyn Cloud>> {
     use crate::cloud::aws::{AutoScaling, Settings};
-    let settings = if look == Look::Glance { Settings::glance(config) } else { Settings::of(config) };
+    let settings = if purpose == Purpose::Glance { Settings::glance(config) } else { Settings::of(config) };
     Ok(Arc::new(AutoScaling::connect(settings?, metrics).await?))
 }
 
 #[cfg(not(feature = "aws"))]
 #[expect(clippy::unused_async, reason = "the twin with the cloud's SDK waits")]
-async fn aws(_config: &Config, _metrics: Arc<Metrics>, _look: Look) -> anyhow::Result<Arc<dyn Cloud>> {
+async fn aws(_config: &Config, _metrics: Arc<Metrics>, _purpose: Purpose) -> anyhow::Result<Arc<dyn Cloud>> {
     anyhow::bail!("cloud.kind: this build does not know aws; take a build with the cargo feature `aws`")
 }
 

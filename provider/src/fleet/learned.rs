@@ -12,7 +12,7 @@ use windlass_proto::{
 use crate::{
     fleet::{
         group::{Group, Shape, Taint, is_accelerator},
-        template::Dialect,
+        template::{Dialect, ZONE_LABEL},
     },
     timestamp::Timestamp,
 };
@@ -22,7 +22,7 @@ mod differences;
 /// Labels that belong to one machine, or that CA puts on its copy of a node: nothing a next machine can be told by.
 const OF_ONE_MACHINE: [&str; 15] = [
     "kubernetes.io/hostname",
-    "topology.kubernetes.io/zone",
+    ZONE_LABEL,
     "topology.kubernetes.io/region",
     "failure-domain.beta.kubernetes.io/zone",
     "failure-domain.beta.kubernetes.io/region",

@@ -5,7 +5,11 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    fleet::{GroupView, group::Group, template::Dialect},
+    fleet::{
+        GroupView,
+        group::Group,
+        template::{Dialect, ZONE_LABEL},
+    },
     timestamp::Timestamp,
 };
 
@@ -73,7 +77,7 @@ pub fn node_price<'a>(
 ) -> Option<u64> {
     let instance_type = labels.get("node.kubernetes.io/instance-type")?;
     let market = Dialect::market(labels);
-    let zone = labels.get("topology.kubernetes.io/zone");
+    let zone = labels.get(ZONE_LABEL);
     let alike = |group: &Group| {
         group.shape.instance_type == *instance_type
             && market.is_none_or(|market| market == group.market)

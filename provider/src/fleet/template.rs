@@ -21,6 +21,9 @@ const CAPACITY: [(&str, &[&str], &[&str]); 4] = [
     ("node.kubernetes.io/lifecycle", &["spot"], &["normal", "on-demand"]),
 ];
 
+/// The well-known label of a node's zone.
+pub const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+
 /// The capacity label of EKS managed node groups.
 pub const CAPACITY_LABEL: &str = "eks.amazonaws.com/capacityType";
 
@@ -119,7 +122,7 @@ impl Dialect {
         put("node.kubernetes.io/instance-type", &group.shape.instance_type);
         put("topology.kubernetes.io/region", &group.region);
         if let Some(zone) = group.zones.first() {
-            put("topology.kubernetes.io/zone", zone);
+            put(ZONE_LABEL, zone);
         }
         if self.marks_market {
             put(CAPACITY_LABEL, if group.market == Market::Spot { "SPOT" } else { "ON_DEMAND" });

@@ -5,9 +5,7 @@ use std::sync::Arc;
 
 use prost::Message as _;
 
-use crate::fleet::{Fleet, GroupView, offering::Offerings};
-
-const ZONE: &str = "topology.kubernetes.io/zone";
+use crate::fleet::{Fleet, GroupView, offering::Offerings, template::ZONE_LABEL};
 
 impl Fleet {
     /// Brings every template's zone up to date with what was refused lately. Whether any changed.
@@ -26,17 +24,17 @@ impl Fleet {
 /// The zone to show in place of the one that is shown; None when that is right, or the group's own labels tell one.
 fn other_zone(view: &GroupView, offerings: &Offerings) -> Option<String> {
     let group = &view.group;
-    if group.zones.len() < 2 || group.labels.contains_key(ZONE) {
+    if group.zones.len() < 2 || group.labels.contains_key(ZONE_LABEL) {
         return None;
     }
     let first = offerings.in_order(group, |_| 0).into_iter().next()?;
-    let shown = view.template.metadata.as_ref()?.labels.get(ZONE);
+    let shown = view.template.metadata.as_ref()?.labels.get(ZONE_LABEL);
     (shown != Some(&first)).then_some(first)
 }
 
 fn show(view: &mut GroupView, zone: String) {
     let template = Arc::make_mut(&mut view.template);
-    template.metadata.get_or_insert_default().labels.insert(ZONE.to_owned(), zone);
+    template.metadata.get_or_insert_default().labels.insert(ZONE_LABEL.to_owned(), zone);
     view.template_bytes = view.template.encode_to_vec().into();
 }
 
@@ -60,7 +58,7 @@ mod tests {
         let shown = |fleet: &Fleet| {
             let view = fleet.group("spot-a10g").unwrap();
             assert_eq!(*view.template_bytes, *view.template.encode_to_vec());
-            view.template.metadata.as_ref().unwrap().labels[ZONE].clone()
+            view.template.metadata.as_ref().unwrap().labels[ZONE_LABEL].clone()
         };
         assert!(!fleet.show_zones(&offerings) && shown(&fleet) == "zone-a");
         let refusal = |class| Refusal { class, code: "code".to_owned(), message: String::new() };

@@ -30,7 +30,6 @@ impl Names {
 
     /// Forgets nodes whose machines are gone.
     pub fn forget_gone(&self, fleet: &Fleet) {
-        let is_there = |id: &str| fleet.group_of(id).is_some_and(|view| view.instance(id).is_some());
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, machine| is_there(machine));
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, machine| fleet.has_instance(machine));
     }
 }

@@ -205,8 +205,7 @@ impl Table {
         self.rows.retain(|_, row| row.listed || is_recent(row));
         let rows = &self.rows;
         self.speakers.retain(|_, agent| rows.contains_key(agent));
-        let is_there = |id: &str| fleet.group_of(id).is_some_and(|view| view.instance(id).is_some());
-        self.told.retain(|machine, kinds| !kinds.is_empty() && is_there(machine.as_str()));
+        self.told.retain(|machine, kinds| !kinds.is_empty() && fleet.has_instance(machine.as_str()));
     }
 
     /// How many agents are in each state.
