@@ -159,6 +159,11 @@ impl Session {
     /// How many GPUs there are; as many as before while the driver does not say.
     fn count(&mut self) -> Result<usize, NvmlError> {
         let known = self.slots.len();
+        let bounded = |count: u32| count.min(GPUS_MAX) as usize;
+        if known == 0 {
+            // Without a count there is nothing to read: who asked waits for this thread, and tells that the driver hangs.
+            return self.nvml.device_count().map(bounded);
+        }
         let came = match self.counting.take() {
             Some(late) => late.try_recv().map_err(|_| late),
             None => {
@@ -167,15 +172,9 @@ impl Session {
             }
         };
         match came {
-            Ok(Ok(count)) => Ok(count.min(GPUS_MAX) as usize),
-            // Without a count there is no session yet; later the GPUs that are known are better than none.
-            Ok(Err(error)) => {
-                if known == 0 {
-                    Err(error)
-                } else {
-                    Ok(known)
-                }
-            }
+            Ok(Ok(count)) => Ok(bounded(count)),
+            // The GPUs that are known are better than none.
+            Ok(Err(_)) => Ok(known),
             Err(late) => {
                 self.counting = Some(late);
                 Ok(known)

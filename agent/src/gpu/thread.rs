@@ -1,5 +1,6 @@
 //! The one OS thread that owns the driver: it answers requests for readings, and opens a lost session again with growing pauses.
-//! Calls to one GPU are made by a thread behind this one (`nvml/worker.rs`); a library that hangs while it opens holds this thread and nothing else.
+//! Calls to one GPU are made by a thread behind this one (`nvml/worker.rs`); a library that hangs while it opens, or
+//! before it has said how many GPUs there are, holds this thread and nothing else.
 
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};

@@ -15,6 +15,8 @@ pub struct Fault {
     pub answer: Option<Answer>,
     /// The call takes this much longer, in milliseconds.
     pub slow_ms: u64,
+    /// The call does not come back while the fault is in force.
+    pub hangs: bool,
     /// Begins after this many calls that it would have hit.
     pub after_calls: u64,
     /// Begins this many seconds after the profile's `epoch_s`.
@@ -74,6 +76,12 @@ impl Fault {
     pub fn of_calls(calls: &[&str], answer: AnswerName) -> Self {
         let calls = calls.iter().map(|&call| call.to_owned()).collect();
         Self { calls, answer: Some(Answer::Name(answer)), ..Self::default() }
+    }
+
+    /// The named calls do not come back, on one GPU or wherever they are made.
+    pub fn hang(calls: &[&str], gpu: Option<u32>) -> Self {
+        let calls = calls.iter().map(|&call| call.to_owned()).collect();
+        Self { calls, gpu, hangs: true, ..Self::default() }
     }
 
     /// Whether it is about `call` on `gpu`, whenever it begins.

@@ -27,6 +27,7 @@
 //! faults:
 //!   - {gpu: 0, answer: gpu_is_lost, after_calls: 200}
 //!   - {calls: [nvmlDeviceGetFieldValues], slow_ms: 30}
+//!   - {calls: [nvmlDeviceGetCount_v2], hangs: true, until_s: 20}
 //! ```
 //!
 //! # What is true

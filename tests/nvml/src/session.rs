@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use crate::answer::{Code, DRIVER_NOT_LOADED, Outcome, UNINITIALIZED, UNKNOWN};
+use crate::fault::Fault;
 use crate::machine::Machine;
 use crate::model::ModelName;
 use crate::profile::Profile;
@@ -69,6 +70,8 @@ pub(crate) fn call(name: &'static str, gpu: Option<u32>, body: impl FnOnce(&mut 
             return Err(UNINITIALIZED);
         }
         let (slow, answer) = session.faults(name, gpu);
+        let mut guard = hold(guard, name, gpu);
+        let session = guard.as_mut().ok_or(UNINITIALIZED)?;
         if slow.is_zero() {
             answer.map_or_else(|| body(session), Err)
         } else {
@@ -84,6 +87,20 @@ pub(crate) fn call(name: &'static str, gpu: Option<u32>, body: impl FnOnce(&mut 
         Ok(Err(code)) => code,
         Err(_) => UNKNOWN,
     }
+}
+
+/// Keeps a call for as long as a fault says that it hangs. Others go on meanwhile.
+fn hold(
+    mut guard: MutexGuard<'static, Option<Session>>,
+    name: &str,
+    gpu: Option<u32>,
+) -> MutexGuard<'static, Option<Session>> {
+    while guard.as_mut().is_some_and(|session| session.hangs(name, gpu)) {
+        drop(guard);
+        std::thread::sleep(Duration::from_micros(LOOK_AGAIN_US));
+        guard = SESSION.lock().unwrap_or_else(PoisonError::into_inner);
+    }
+    guard
 }
 
 impl Session {
@@ -186,6 +203,19 @@ impl Session {
             }
         }
         (slow, answer)
+    }
+
+    /// Whether a fault in force keeps this call from coming back. A machine whose folder is gone lets go.
+    fn hangs(&mut self, name: &str, gpu: Option<u32>) -> bool {
+        let concerns = |fault: &Fault| fault.hangs && fault.concerns(name, gpu);
+        if !self.machine.profile.faults.iter().any(concerns) {
+            return false;
+        }
+        self.now_us = clock_us();
+        self.look_again();
+        let seconds = self.now_us as f64 / 1e6 - self.machine.profile.epoch_s;
+        let gone = matches!(self.source, Source::File(_)) && self.source.stamp().is_none();
+        !gone && self.machine.profile.faults.iter().any(|fault| concerns(fault) && fault.in_force(seconds))
     }
 
     /// The last sample period that is over.

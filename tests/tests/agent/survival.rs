@@ -42,13 +42,10 @@ fn a_hung_call_of_one_gpu_leaves_the_others_their_tick() {
     let mut profile = two_busy(60.0);
     let mut node = node(&profile);
     node.until("both are up", |page| of_pod(page) == Some(60.0) && page.value("gpu_device_up", SECOND) == Some(1.0));
-    let calls = vec!["nvmlDeviceGetTemperature".to_owned()];
-    profile.faults = vec![Fault { gpu: Some(1), calls, slow_ms: 10_000, ..Fault::default() }];
+    profile.faults = vec![Fault::hang(&["nvmlDeviceGetTemperature"], Some(1))];
     node.gpus.set(&profile).unwrap();
     let hangs = [("gpu", "1"), ("state", "hangs")];
     let page = node.until("it is told", |page| page.value("gpu_device_down_info", &hangs) == Some(1.0));
-    profile.faults.clear();
-    node.gpus.set(&profile).unwrap();
     // The call that is under way goes on hanging; the first GPU is read at each tick all the while.
     let mut ticks = page.value("windlass_agent_ticks_total", &[]);
     for _ in 0..5 {
@@ -60,7 +57,37 @@ fn a_hung_call_of_one_gpu_leaves_the_others_their_tick() {
         assert_eq!(page.value("gpu_device_utilization_ratio", SECOND), None, "absent, not 0 and not old");
     }
     assert_eq!(node.get("/healthz").status, 200);
+    profile.faults.clear();
+    node.gpus.set(&profile).unwrap();
     node.until("it is back when the call is", |page| page.value("gpu_device_utilization_ratio", SECOND) == Some(0.4));
+}
+
+#[test]
+fn a_driver_that_hangs_before_the_first_reading_is_told_and_taken_up_when_it_answers() {
+    let hangs_in = |call: &str| {
+        let mut profile = two_busy(60.0);
+        profile.faults = vec![Fault::hang(&[call], None)];
+        let mut node = node(&profile);
+        let waits =
+            node.answer_until("/readyz", "it is told", |answer| answer.text().unwrap().contains("has not answered"));
+        assert_eq!(waits.status, 503, "{call}");
+        let page = node.until("so does the page", |page| {
+            page.value("windlass_agent_nvml_absence_info", &[("cause", "hangs")]) == Some(1.0)
+        });
+        assert_eq!(page.value("windlass_agent_nvml_up", &[]), Some(0.0), "{call}");
+        assert_eq!(page.select("gpu_device_up", &[]).len(), 0, "{call}: what was never seen is not told");
+        assert_eq!(node.get("/healthz").status, 200, "{call}: a restart would hang as well");
+        profile.faults.clear();
+        node.gpus.set(&profile).unwrap();
+        node.until("it is read when the call came back", |page| of_pod(page) == Some(60.0));
+        node.answer_until("/readyz", "ready", |answer| answer.status == 200);
+    };
+    // Each waits as long as the agent does for an answer; side by side they wait once.
+    std::thread::scope(|scope| {
+        for call in ["nvmlInit_v2", "nvmlSystemGetDriverVersion", "nvmlDeviceGetCount_v2"] {
+            scope.spawn(move || hangs_in(call));
+        }
+    });
 }
 
 #[test]
