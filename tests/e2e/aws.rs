@@ -1,6 +1,6 @@
 //! What only AWS does: zones that refuse, quotas, droughts of a whole market, and machines that are taken back.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::core::v1 as k8s;
@@ -11,8 +11,8 @@ use kube::{
 use serde_json::json;
 use windlass_tests::{
     aws::{AwsCloud, Scarcity, instance},
+    port::Port,
     rig::{
-        process::free_port,
         scene::{Scene, Setup},
         world::World,
     },
@@ -166,8 +166,8 @@ async fn a_spot_machine_is_replaced_in_time(stage: Stage) -> Result<()> {
 
 /// The same without a queue: the agent on the node reads the notice in the instance metadata, and the provider asks it.
 async fn an_agents_notice_replaces_in_time(stage: Stage) -> Result<()> {
-    let port = free_port()?;
-    let settings = json!({"usage": {"agents": {"urls": [format!("http://127.0.0.1:{port}")]}}});
+    let port = Port::hold()?;
+    let settings = json!({"usage": {"agents": {"urls": [port.url()]}}});
     let mut scene = stage.scene(Setup { settings, ..Setup::default() }).await?;
     let node = node_of_the_first_pod(&mut scene).await?;
     let cloud = cloud(&scene)?;
@@ -175,7 +175,7 @@ async fn an_agents_notice_replaces_in_time(stage: Stage) -> Result<()> {
     let machine = machines.iter().find(|it| it.id == node).context("the node is no machine")?;
     let metadata = instance::metadata(machine)?;
     let agent = windlass_agent::start(windlass_agent::config::Config {
-        listen: SocketAddr::from(([127, 0, 0, 1], port)),
+        listen: port.address(),
         metadata: Some(metadata.endpoint().parse().map_err(anyhow::Error::msg)?),
         nvml_library: Some("/nonexistent/libnvidia-ml.so.1".into()),
         node_name: node.clone(),

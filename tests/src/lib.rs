@@ -12,6 +12,7 @@ pub mod metadata;
 pub mod moto;
 pub mod nvml;
 pub mod opinion;
+pub mod port;
 pub mod proc;
 pub mod program;
 pub mod prometheus;

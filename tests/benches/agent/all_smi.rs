@@ -7,9 +7,10 @@ use std::process::Command;
 
 use anyhow::{Context as _, ensure};
 use windlass_tests::nvml::gpu_uuid;
+use windlass_tests::port::Port;
 use windlass_tests::python;
 
-use crate::programs::{Program, free_address, target};
+use crate::programs::{Program, target};
 use crate::run;
 use crate::world::{GPUS, World};
 
@@ -21,16 +22,16 @@ const POWER_LIMIT_WATTS: f64 = 700.0;
 
 impl World {
     pub(crate) fn all_smi(&self) -> anyhow::Result<Program> {
-        let address = free_address()?;
+        let port = Port::hold()?;
         let listed: String =
             (0..GPUS).map(|index| format!("GPU {index}: NVIDIA H100 80GB HBM3 (UUID: GPU-{index})\\n")).collect();
         script(&self.gpus.folder().join("nvidia-smi"), &format!("#!/bin/sh\nprintf '{listed}'\n"))?;
         let mut command = Command::new(binary()?);
-        command.args(["api", "--port", &address.port().to_string(), "--interval", "1", "--processes=true"]);
+        command.args(["api", "--port", &port.number().to_string(), "--interval", "1", "--processes=true"]);
         let path = std::env::var("PATH").unwrap_or_default();
         command.env("PATH", format!("{}:{path}", self.gpus.folder().display()));
         command.env("LD_LIBRARY_PATH", self.gpus.folder());
-        Ok(Program { name: "all-smi", command, address })
+        Ok(Program { name: "all-smi", command, port })
     }
 }
 

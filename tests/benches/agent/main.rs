@@ -114,7 +114,8 @@ fn show(mut program: Program, world: &World, seconds: u64) -> anyhow::Result<Row
 
 fn observe(program: &Program, pid: u32, world: &World, seconds: u64) -> anyhow::Result<Row> {
     std::thread::sleep(WARM_UP);
-    let mut scraper = Scraper::connect(program.address).with_context(|| format!("{} does not listen", program.name))?;
+    let mut scraper =
+        Scraper::connect(program.port.address()).with_context(|| format!("{} does not listen", program.name))?;
     let before = (readings::cpu(pid)?, readings::calls(&world.counts()), nvml_seconds(pid, &mut scraper)?);
     let begin = now();
     for _ in 0..seconds {

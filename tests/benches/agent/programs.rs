@@ -1,10 +1,10 @@
 //! Ours and the peers: `nvitop-exporter` from PyPI, `all-smi` from crates.io, each built or installed once into a cache and started on the fake library.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command};
 
 use anyhow::Context as _;
+use windlass_tests::port::Port;
 use windlass_tests::python;
 
 use crate::all_smi;
@@ -15,33 +15,28 @@ use crate::world::World;
 pub(crate) struct Program {
     pub(crate) name: &'static str,
     pub(crate) command: Command,
-    pub(crate) address: SocketAddr,
+    pub(crate) port: Port,
 }
 
 impl World {
     pub(crate) fn agent(&self) -> anyhow::Result<Program> {
-        let address = free_address()?;
+        let port = Port::hold()?;
         let mut command = Command::new(agent_binary("dist", &[])?);
-        command.args(["--listen", &address.to_string(), "--sample-interval", "1s", "--node-name", "bench"]);
+        command.args(["--listen", &port.address().to_string(), "--sample-interval", "1s", "--node-name", "bench"]);
         command.args(["--kubelet-pods-socket", "", "--metadata-endpoint", ""]);
         command.arg("--nvml-library").arg(self.gpus.library());
         command.arg("--kubelet-socket").arg(self.kubelet.socket());
         command.arg("--host-proc").arg(self.host.proc()).arg("--host-logs").arg(self.host.logs());
-        Ok(Program { name: "windlass-agent", command, address })
+        Ok(Program { name: "windlass-agent", command, port })
     }
 
     pub(crate) fn nvitop(&self) -> anyhow::Result<Program> {
-        let address = free_address()?;
+        let port = Port::hold()?;
         let mut command = Command::new(python::program(&python::interpreter()?, "nvitop-exporter"));
-        let (ip, port) = (address.ip().to_string(), address.port().to_string());
-        command.args(["--bind-address", &ip, "--port", &port, "--interval", "1"]);
+        command.args(["--bind-address", "127.0.0.1", "--port", &port.number().to_string(), "--interval", "1"]);
         command.env("LD_LIBRARY_PATH", self.gpus.folder());
-        Ok(Program { name: "nvitop-exporter", command, address })
+        Ok(Program { name: "nvitop-exporter", command, port })
     }
-}
-
-pub(crate) fn free_address() -> anyhow::Result<SocketAddr> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
 /// Builds the agent as it is shipped and says where it is.

@@ -46,15 +46,15 @@ impl std::fmt::Display for Turnover {
 pub(crate) fn measure(world: &World) -> anyhow::Result<Turnover> {
     let mut program = world.agent()?;
     let mut child = program.command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().context("start the agent")?;
-    let times = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| rounds(world, &program.address)));
+    let times = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| rounds(world, program.port.address())));
     end(&mut child);
     world.kubelet.set_pods(world.pods.clone());
     times.map_err(|_| anyhow::anyhow!("the rounds broke"))?
 }
 
-fn rounds(world: &World, address: &std::net::SocketAddr) -> anyhow::Result<Turnover> {
+fn rounds(world: &World, address: std::net::SocketAddr) -> anyhow::Result<Turnover> {
     std::thread::sleep(WARM_UP);
-    let mut scraper = Scraper::connect(*address)?;
+    let mut scraper = Scraper::connect(address)?;
     // A pod without a process: one that still ran on the GPU would be shown for that.
     let with: Vec<PodResources> = world.pods.iter().cloned().chain([world.visitor()]).collect();
     world.kubelet.set_pods(with.clone());

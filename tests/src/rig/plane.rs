@@ -11,15 +11,11 @@ use anyhow::{Context as _, Result, bail, ensure};
 use kube::Client;
 use serde_json::json;
 
-use super::{
-    binaries::Binaries,
-    process::{Process, free_port},
-};
+use super::{binaries::Binaries, process::Process};
+use crate::port::Port;
 
 /// How long the apiserver may take to become ready; it needs 3 to 10 s.
 const READY: Duration = Duration::from_secs(90);
-/// Starts that are tried: a port that was free may be taken by the time it is used.
-const STARTS: u32 = 3;
 /// kube-controller-manager's controllers that the scenarios need. Without node-lifecycle no node ever loses the
 /// not-ready taint that admission gives it.
 const CONTROLLERS: &str = "node-lifecycle-controller,taint-eviction-controller,replicaset-controller,\
@@ -39,6 +35,7 @@ pub struct Plane {
     pub kubeconfig: PathBuf,
     kubectl: PathBuf,
     url: String,
+    _ports: [Port; 3],
 }
 
 impl Plane {
@@ -47,29 +44,19 @@ impl Plane {
     /// # Errors
     /// Names the process that did not come up, with the end of its log.
     pub async fn start(binaries: &Binaries, dir: &Path) -> Result<Self> {
-        let mut failures = Vec::new();
-        for attempt in 1..=STARTS {
-            let dir = dir.join(format!("plane-{attempt}"));
-            fs::create_dir_all(&dir).context("making the plane's folder")?;
-            match Self::attempt(binaries, &dir).await {
-                Ok(plane) => return Ok(plane),
-                Err(error) => failures.push(format!("{error:#}")),
-            }
-        }
-        bail!("the control plane did not start in {STARTS} attempts:\n{}", failures.join("\n"))
-    }
-
-    async fn attempt(binaries: &Binaries, dir: &Path) -> Result<Self> {
-        let (etcd, etcd_url) = etcd(binaries, dir)?;
+        let dir = &dir.join("plane");
+        fs::create_dir_all(dir).context("making the plane's folder")?;
+        let ports = [Port::hold()?, Port::hold()?, Port::hold()?];
+        let [clients, peers, secure] = &ports;
+        let etcd = etcd(binaries, dir, clients, peers)?;
         let token = "rig-admin";
-        let port = free_port()?;
-        let apiserver = apiserver(binaries, dir, &etcd_url, token, port)?;
-        let url = format!("https://127.0.0.1:{port}");
+        let apiserver = apiserver(binaries, dir, &clients.url(), token, secure)?;
+        let url = format!("https://{}", secure.address());
         let kubeconfig = dir.join("kubeconfig");
         fs::write(&kubeconfig, kubeconfig_of(&url, token)).context("writing the kubeconfig")?;
         let client = client_of(&kubeconfig)?;
-        let mut plane =
-            Self { clients: Vec::new(), apiserver, etcd, client, kubeconfig, kubectl: binaries.path("kubectl"), url };
+        let kubectl = binaries.path("kubectl");
+        let mut plane = Self { clients: Vec::new(), apiserver, etcd, client, kubeconfig, kubectl, url, _ports: ports };
         plane.until_ready().await?;
         let common = [
             format!("--kubeconfig={}", plane.kubeconfig.display()),
@@ -173,10 +160,9 @@ impl Plane {
     }
 }
 
-/// Starts etcd; answers it and its URL.
-fn etcd(binaries: &Binaries, dir: &Path) -> Result<(Process, String)> {
-    let url = format!("http://127.0.0.1:{}", free_port()?);
-    let peer = format!("http://127.0.0.1:{}", free_port()?);
+/// Starts etcd.
+fn etcd(binaries: &Binaries, dir: &Path, clients: &Port, peers: &Port) -> Result<Process> {
+    let (url, peer) = (clients.url(), peers.url());
     let flags = [
         format!("--data-dir={}", dir.join("etcd").display()),
         // Nothing here outlives a crash of the machine.
@@ -187,11 +173,11 @@ fn etcd(binaries: &Binaries, dir: &Path) -> Result<(Process, String)> {
         format!("--initial-advertise-peer-urls={peer}"),
         format!("--initial-cluster=default={peer}"),
     ];
-    Ok((Process::start("etcd", &binaries.path("etcd"), flags, dir)?, url))
+    Process::start("etcd", &binaries.path("etcd"), flags, dir)
 }
 
 /// Starts the apiserver with one administrator's token.
-fn apiserver(binaries: &Binaries, dir: &Path, etcd: &str, token: &str, port: u16) -> Result<Process> {
+fn apiserver(binaries: &Binaries, dir: &Path, etcd: &str, token: &str, port: &Port) -> Result<Process> {
     let certs = dir.join("certs");
     fs::create_dir_all(&certs).context("making the folder of certificates")?;
     let tokens = dir.join("tokens.csv");
@@ -204,7 +190,7 @@ fn apiserver(binaries: &Binaries, dir: &Path, etcd: &str, token: &str, port: u16
         format!("--etcd-servers={etcd}"),
         "--bind-address=127.0.0.1".to_owned(),
         "--advertise-address=127.0.0.1".to_owned(),
-        format!("--secure-port={port}"),
+        format!("--secure-port={}", port.number()),
         format!("--cert-dir={}", certs.display()),
         "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
         format!("--token-auth-file={}", tokens.display()),

@@ -7,10 +7,7 @@ use std::{
     io::{Read as _, Seek as _, SeekFrom},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{
-        OnceLock,
-        atomic::{AtomicU16, Ordering},
-    },
+    sync::OnceLock,
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -135,27 +132,4 @@ fn setpriv() -> Option<&'static Path> {
 pub fn on_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file())
-}
-
-/// Where ports are looked for: below those that the kernel gives to outgoing connections, one of which could take a
-/// port between the look and its use.
-const PORTS: std::ops::Range<u16> = 16_000..32_000;
-
-/// A loopback port on which nobody listens, and which is given out once in the life of this process.
-///
-/// # Errors
-/// When every port is taken.
-pub fn free_port() -> Result<u16> {
-    static GIVEN: AtomicU16 = AtomicU16::new(0);
-    // Runs side by side begin at different ports.
-    let begin = std::process::id() % u32::from(PORTS.end - PORTS.start);
-    for _ in PORTS {
-        let given = u32::from(GIVEN.fetch_add(1, Ordering::Relaxed));
-        let offset = (begin + given) % u32::from(PORTS.end - PORTS.start);
-        let port = PORTS.start + u16::try_from(offset).context("a port within the range")?;
-        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return Ok(port);
-        }
-    }
-    bail!("every loopback port from {} to {} is taken", PORTS.start, PORTS.end)
 }

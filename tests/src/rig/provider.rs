@@ -4,6 +4,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
@@ -20,9 +21,10 @@ use windlass_proto::externalgrpc::{RefreshRequest, cloud_provider_client::CloudP
 use super::{
     aws,
     certificates::Mutual,
-    process::{Process, free_port},
+    process::Process,
     world::{GPU_LABEL, World},
 };
+use crate::port::Port;
 
 /// How long the provider may take until it answers `Refresh`.
 const READY: Duration = Duration::from_secs(30);
@@ -55,8 +57,8 @@ pub fn build() -> Result<PathBuf> {
 pub enum Door {
     /// A unix socket.
     Unix(PathBuf),
-    /// `localhost:<port>`, with certificates on both sides.
-    Mutual(u16, Mutual),
+    /// A port of `localhost`, with certificates on both sides.
+    Mutual(Arc<Port>, Mutual),
 }
 
 impl Door {
@@ -69,7 +71,7 @@ impl Door {
             Self::Unix(path) => Ok(Endpoint::from_shared(format!("unix://{}", path.display()))?.connect_lazy()),
             Self::Mutual(port, mutual) => {
                 let client = Identity::from_pem(fs::read(&mutual.client.certificate)?, fs::read(&mutual.client.key)?);
-                tls_channel(*port, &mutual.authority, |tls| tls.identity(client))
+                tls_channel(port, &mutual.authority, |tls| tls.identity(client))
             }
         }
     }
@@ -80,7 +82,7 @@ impl Door {
         match self {
             Self::Unix(path) => json!({"address": format!("unix://{}", path.display())}),
             Self::Mutual(port, mutual) => json!({
-                "address": format!("localhost:{port}"), "cacert": mutual.authority,
+                "address": format!("localhost:{}", port.number()), "cacert": mutual.authority,
                 "cert": mutual.client.certificate, "key": mutual.client.key,
             }),
         }
@@ -91,7 +93,7 @@ impl Door {
         match self {
             Self::Unix(path) => json!({"listen": format!("unix://{}", path.display())}),
             Self::Mutual(port, Mutual { authority, server, .. }) => json!({
-                "listen": format!("127.0.0.1:{port}"),
+                "listen": port.address(),
                 "tls": {"cert": server.certificate, "key": server.key, "clientCa": authority},
             }),
         }
@@ -99,10 +101,10 @@ impl Door {
 }
 
 /// A channel to `localhost` with TLS.
-fn tls_channel(port: u16, roots: &Path, more: impl FnOnce(ClientTlsConfig) -> ClientTlsConfig) -> Result<Channel> {
+fn tls_channel(port: &Port, roots: &Path, more: impl FnOnce(ClientTlsConfig) -> ClientTlsConfig) -> Result<Channel> {
     let pem = fs::read(roots).with_context(|| format!("reading {}", roots.display()))?;
     let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)).domain_name("localhost");
-    Ok(Endpoint::from_shared(format!("https://127.0.0.1:{port}"))?.tls_config(more(tls))?.connect_lazy())
+    Ok(Endpoint::from_shared(format!("https://{}", port.address()))?.tls_config(more(tls))?.connect_lazy())
 }
 
 /// Which cloud a provider scales.
@@ -124,9 +126,9 @@ pub struct Provider {
     /// Where it serves the cloud provider's calls.
     pub door: Door,
     /// Where it serves the expander's, on loopback.
-    pub expander: u16,
+    pub expander: Port,
     /// Where `/decisions` and `/metrics` are, on loopback.
-    pub http: u16,
+    pub http: Port,
 }
 
 impl Provider {
@@ -134,7 +136,7 @@ impl Provider {
     /// `settings` go over the configuration's own keys, section by section.
     ///
     /// # Errors
-    /// When a file cannot be written or no port is free.
+    /// When a file cannot be written or no port is to be had.
     pub fn new(program: &Path, dir: &Path, door: Door, cloud: Cloud<'_>, settings: &Value) -> Result<Self> {
         let provider = Self {
             program: program.to_owned(),
@@ -142,8 +144,8 @@ impl Provider {
             process: None,
             environment: if matches!(cloud, Cloud::Aws(_)) { &aws::ENVIRONMENT } else { &[] },
             door,
-            expander: free_port()?,
-            http: free_port()?,
+            expander: Port::hold()?,
+            http: Port::hold()?,
         };
         let cloud = match cloud {
             Cloud::Aws(cloud) => cloud,
@@ -157,10 +159,10 @@ impl Provider {
             "cloud": cloud,
             "provider": provider.door.setting(),
             "expander": {
-                "listen": format!("127.0.0.1:{}", provider.expander),
+                "listen": provider.expander.address(),
                 "selfSigned": {"caFile": provider.expander_roots(), "names": ["localhost"]},
             },
-            "http": {"listen": format!("127.0.0.1:{}", provider.http)},
+            "http": {"listen": provider.http.address()},
             "gpuLabel": GPU_LABEL,
             "refresh": "1s",
             "state": dir.join("state.json"),
@@ -214,7 +216,7 @@ impl Provider {
     /// # Errors
     /// When it has not said it yet.
     pub fn expander_channel(&self) -> Result<Channel> {
-        tls_channel(self.expander, &self.expander_roots(), |tls| tls)
+        tls_channel(&self.expander, &self.expander_roots(), |tls| tls)
     }
 
     /// What it answers at a path of its HTTP listener.
@@ -222,7 +224,7 @@ impl Provider {
     /// # Errors
     /// When it does not answer.
     pub async fn get(&self, path: &str) -> Result<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.http)).await.context("reaching the provider's HTTP")?;
+        let mut stream = TcpStream::connect(self.http.address()).await.context("reaching the provider's HTTP")?;
         let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.with_context(|| format!("asking for {path}"))?;
         let mut answer = String::new();

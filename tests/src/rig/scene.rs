@@ -2,7 +2,6 @@
 //! autoscaler, with the few acts and waits that scenarios are made of.
 
 use std::{
-    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -24,12 +23,11 @@ use super::{
     journal::Journal,
     kubelets::{Conduct, Hosts, Kubelets},
     plane::Plane,
-    process::free_port,
     provider::{Cloud, Door, Provider},
     relay::{self, Faults},
     world::{On, World},
 };
-use crate::aws::AwsCloud;
+use crate::{aws::AwsCloud, port::Port};
 
 mod cluster;
 
@@ -108,7 +106,7 @@ impl Scene {
     pub async fn start(programs: &Programs, driver: &Driver, setup: Setup, dir: &Path) -> Result<Self> {
         let journal = Arc::new(Journal::new(&dir.join("journal.jsonl"))?);
         let door = match setup.direct {
-            true => Door::Mutual(free_port()?, Mutual::new(dir)?),
+            true => Door::Mutual(Arc::new(Port::hold()?), Mutual::new(dir)?),
             false => Door::Unix(dir.join("provider.sock")),
         };
         let aws = match setup.world.on {
@@ -142,7 +140,7 @@ impl Scene {
         let mut surroundings = Surroundings {
             kubeconfig,
             provider: provider.door.clone(),
-            expander: SocketAddr::from(([127, 0, 0, 1], provider.expander)),
+            expander: provider.expander.address(),
             expander_roots: provider.expander_roots(),
             expanders: setup.expanders,
             frequent_loops: setup.frequent_loops,

@@ -2,6 +2,7 @@
 
 use windlass_tests::metadata::{Cloud, Metadata, Trouble};
 use windlass_tests::nvml::{ModelName, Profile};
+use windlass_tests::port::Port;
 use windlass_tests::scrape::Page;
 
 use crate::agent::node::Node;
@@ -141,12 +142,9 @@ fn gce_tells_of_preemption_and_maintenance_as_it_happens() {
 
 #[test]
 fn off_cloud_it_is_silent() {
-    // A port on which nobody listens: the kernel refuses at once, as a network without the address does.
-    let endpoint = {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        format!("http://{}", listener.local_addr().unwrap())
-    };
-    let endpoint = endpoint.parse().unwrap();
+    // The kernel refuses at once, as a network without the address does.
+    let nobody = Port::hold().unwrap();
+    let endpoint = nobody.url().parse().unwrap();
     let profile = Profile::idle(ModelName::T4, 1);
     let mut node = Node::configured(&profile, Vec::new(), |_| (), |config, _| config.metadata = Some(endpoint));
     let page = node.until("the GPU is read", |page| page.value("gpu_device_up", &[]) == Some(1.0));

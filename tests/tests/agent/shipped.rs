@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use serde_json::{Value, json};
 use windlass_tests::kubelet::Kubelet;
 use windlass_tests::nvml::{Gpus, ModelName, Process, Profile};
+use windlass_tests::port::Port;
 use windlass_tests::proc::Host;
 use windlass_tests::program;
 use windlass_tests::prometheus::{Prometheus, job};
@@ -19,7 +20,8 @@ use crate::agent::node::{holder, main_of, runs};
 /// The binary in something like its container, on a node with eight GPUs of which one is held.
 struct Confined {
     agent: Child,
-    address: SocketAddr,
+    /// Its own, also while it is not there.
+    port: Port,
     // Goes after the agent.
     world: (Gpus, Kubelet, Host, tempfile::TempDir),
 }
@@ -45,8 +47,8 @@ impl Confined {
         kubelet.set_pods(vec![holder("trainer", 0)]);
         runs(&host, 100, &main_of("trainer"));
         let world = (gpus, kubelet, host, root);
-        let (agent, address) = spawn(&world, "127.0.0.1:0");
-        Self { agent, address, world }
+        let port = Port::hold().unwrap();
+        Self { agent: spawn(&world, port.address()), port, world }
     }
 
     /// The agent is killed; after this long another one is there, at the same address.
@@ -54,11 +56,11 @@ impl Confined {
         self.agent.kill().unwrap();
         self.agent.wait().unwrap();
         std::thread::sleep(after);
-        (self.agent, self.address) = spawn(&self.world, &self.address.to_string());
+        self.agent = spawn(&self.world, self.port.address());
     }
 
     fn until(&self, what: &str, is_so: impl Fn(&Page) -> bool) -> Page {
-        let mut scraper = Scraper::connect(self.address).unwrap();
+        let mut scraper = Scraper::connect(self.port.address()).unwrap();
         for _ in 0..600 {
             let answer = scraper.get("/metrics", &[]).unwrap();
             if answer.status == 200 {
@@ -81,24 +83,24 @@ impl Confined {
 }
 
 /// Starts the binary; it listens.
-fn spawn((gpus, kubelet, host, root): &(Gpus, Kubelet, Host, tempfile::TempDir), listen: &str) -> (Child, SocketAddr) {
+fn spawn((gpus, kubelet, host, root): &(Gpus, Kubelet, Host, tempfile::TempDir), listen: SocketAddr) -> Child {
     let mut command = Command::new("unshare");
     command.args(["--user", "--map-root-user", "--mount", "sh", "-c", CONTAINER]).arg(root.path());
-    command.arg(program::agent().unwrap()).args(["--listen", listen, "--node-name", "node-a"]);
+    command.arg(program::agent().unwrap()).args(["--listen", &listen.to_string(), "--node-name", "node-a"]);
     command.arg("--nvml-library").arg(gpus.library()).arg("--kubelet-socket").arg(kubelet.socket());
     command.arg("--host-proc").arg(host.proc()).arg("--host-logs").arg(host.logs());
     command.args(["--metadata-endpoint", ""]);
     let mut agent = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("unshare (util-linux)");
     let mut said = String::new();
     let mut lines = BufReader::new(agent.stderr.take().unwrap()).lines().map_while(Result::ok);
-    let address = lines.by_ref().find_map(|line| {
+    let listens = lines.by_ref().any(|line| {
         said += &format!("{line}\n");
-        line.split(' ').find_map(|word| word.strip_prefix("address="))?.parse().ok()
+        line.contains(&format!("address={listen}"))
     });
-    let address = address.unwrap_or_else(|| panic!("the agent does not listen:\n{said}"));
+    assert!(listens, "the agent does not listen:\n{said}");
     // Whatever else it says is read, so that it never waits for its log.
     std::thread::spawn(move || lines.for_each(drop));
-    (agent, address)
+    agent
 }
 
 #[test]
@@ -134,7 +136,7 @@ fn feature_49_the_manifest_gives_no_more_than_that() {
 #[test]
 fn feature_16_a_killed_agent_is_a_counter_reset_and_invents_no_time() {
     let mut agent = Confined::start();
-    let prometheus = Prometheus::start(&[job("gpus", agent.address, &json!({}))], None).unwrap();
+    let prometheus = Prometheus::start(&[job("gpus", agent.port.address(), &json!({}))], None).unwrap();
     let (used, given) = ("container_gpu_usage_seconds_total", "container_gpu_allocated_seconds_total");
     let scraped = |times: usize| {
         prometheus.until(&format!("count_over_time({used}[5m]) >= {times}"), |series| series.len() == 1).unwrap()

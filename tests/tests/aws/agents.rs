@@ -16,6 +16,7 @@ use windlass_tests::{
     aws::{AwsCloud, instance},
     certificates::Mutual,
     metadata::Metadata,
+    port::Port,
     program,
 };
 
@@ -256,8 +257,8 @@ async fn agents_that_break_cost_nothing_but_their_own_row() {
     ];
     let count = broken.len() + 1;
     let mut urls: Vec<String> = broken.into_iter().map(|answer| Impostor::start(answer).url()).collect();
-    // Nobody listens there.
-    urls.push(format!("http://{}", TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()));
+    let nobody = Port::hold().unwrap();
+    urls.push(nobody.url());
     let sound = Impostor::start(interrupted(&json!(format!("aws:///{}/{}", machine.zone, machine.id))));
     urls.push(sound.url());
     let agents = json!({"usage": {"agents": {"urls": urls, "interval": "100ms"}}});

@@ -3,7 +3,6 @@
 
 use std::{
     fs::File,
-    net::TcpListener,
     path::PathBuf,
     process::{Child, Command, Stdio},
     time::Duration,
@@ -22,8 +21,12 @@ use windlass_proto::externalgrpc::{
 };
 use windlass_tests::{
     aws::{ACCESS_KEY, Asg, AwsCloud, REGION},
+    port::Port,
     program,
 };
+
+/// How long anything may take. What is waited for comes within seconds; a machine that stalls may take longer.
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// A running provider and its account. Dropping it ends both.
 pub(crate) struct Stage {
@@ -33,7 +36,7 @@ pub(crate) struct Stage {
     pub(crate) client: CloudProviderClient<Channel>,
     program: Option<Child>,
     environment: Vec<(String, String)>,
-    http: u16,
+    http: Port,
     /// Where configuration, log and state lie.
     pub(crate) folder: tempfile::TempDir,
 }
@@ -82,12 +85,12 @@ impl Stage {
     pub(crate) fn prepared(cloud: AwsCloud, settings: &Value, environment: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let at = folder.path().display();
-        let http = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let http = Port::hold().unwrap();
         let mut config = json!({
             "cloud": {"kind": "aws", "region": REGION, "endpoint": cloud.endpoint(), "clusterName": "c1"},
             "provider": {"listen": format!("unix://{at}/provider.sock")},
             "expander": {"listen": "127.0.0.1:0", "selfSigned": {"caFile": format!("{at}/ca.crt")}},
-            "http": {"listen": format!("127.0.0.1:{http}")},
+            "http": {"listen": http.address()},
             "state": format!("{at}/state.json"),
             "refresh": "200ms",
         });
@@ -146,15 +149,21 @@ impl Stage {
         self.folder.path().join(name)
     }
 
-    /// Waits until it is so, for half a minute at most.
+    /// Waits until it is so.
     pub(crate) async fn until(&mut self, what: &str, mut is: impl AsyncFnMut(&mut Self) -> bool) {
-        for _ in 0..600 {
-            if is(self).await {
-                return;
+        let wait = async {
+            while !is(self).await {
+                self.lives(what);
+                tokio::time::sleep(Duration::from_millis(50)).await;
             }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        panic!("in half a minute it never came that {what}");
+        };
+        assert!(tokio::time::timeout(PATIENCE, wait).await.is_ok(), "in {PATIENCE:?} it never came that {what}");
+    }
+
+    /// A program that was started and has ended by itself is worth no wait.
+    fn lives(&mut self, what: &str) {
+        let ended = self.program.as_mut().and_then(|program| program.try_wait().unwrap());
+        assert!(ended.is_none(), "the provider ended ({}) before {what}", ended.unwrap_or_default());
     }
 
     /// Waits until the cloud has been listed anew, twice: what was true before is seen now.
@@ -236,7 +245,7 @@ impl Stage {
 
     /// What its HTTP listener answers at a path; empty when it does not.
     pub(crate) async fn page(&self, path: &str) -> String {
-        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.http)).await else { return String::new() };
+        let Ok(mut stream) = TcpStream::connect(self.http.address()).await else { return String::new() };
         let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         let mut answer = String::new();
         let _ = stream.write_all(request.as_bytes()).await;

@@ -8,7 +8,10 @@ use windlass_proto::{
     expander::{BestOptionsRequest, Option as WireOption, expander_client::ExpanderClient},
     externalgrpc::NodeGroupTemplateNodeInfoRequest,
 };
-use windlass_tests::aws::{Asg, AwsCloud, Fault};
+use windlass_tests::{
+    aws::{Asg, AwsCloud, Fault},
+    port::Port,
+};
 
 use super::stage::{Stage, gpu_group};
 
@@ -284,12 +287,12 @@ async fn real_node(stage: &mut Stage) -> Node {
 async fn what_a_real_node_was_describes_the_group_after_a_restart() {
     let cloud = AwsCloud::start().unwrap();
     cloud.add("gpu", gpu_group().mixed(&["g5.xlarge"], true).desired(1));
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let mut stage = Stage::with(cloud, &json!({"expander": {"listen": format!("127.0.0.1:{port}")}})).await;
+    let port = Port::hold().unwrap();
+    let mut stage = Stage::with(cloud, &json!({"expander": {"listen": port.address()}})).await;
     let node = real_node(&mut stage).await;
     let tls = ClientTlsConfig::new().domain_name("localhost");
     let tls = tls.ca_certificate(Certificate::from_pem(std::fs::read(stage.path("ca.crt")).unwrap()));
-    let expander = Endpoint::from_shared(format!("https://127.0.0.1:{port}")).unwrap().tls_config(tls).unwrap();
+    let expander = Endpoint::from_shared(format!("https://{}", port.address())).unwrap().tls_config(tls).unwrap();
     let mut expander = ExpanderClient::new(expander.connect_lazy());
     expander.best_options(question(&node)).await.unwrap();
     let learned = async |stage: &mut Stage| stage.allocatable("nvidia.com/gpu").await.as_deref() == Some("4");
