@@ -148,6 +148,21 @@ async fn a_raise_whose_answer_is_lost_is_not_made_twice() {
     assert_eq!((stage.cloud.group("gpu").desired(), stage.target("gpu").await), (3, 3));
 }
 
+/// For a refusal that passes, and for requests that AWS never hears.
+#[tokio::test]
+async fn a_raise_that_did_not_come_about_is_made_in_the_next_try() {
+    let pending = "You already have a pending update to an Auto Scaling resource.";
+    for fault in [Fault::Error(400, "ResourceContention".to_owned(), pending.to_owned()), Fault::Down] {
+        let mut stage = staged(gpu_group().desired(1), "desired-capacity").await;
+        stage.cloud.with(|account, _| account.faults.next("SetDesiredCapacity", fault.clone(), 3));
+        stage.increase("gpu", 2).await.unwrap();
+        let run = async |stage: &mut Stage| stage.count("gpu", InstanceState::InstanceRunning).await == 3;
+        stage.until(&format!("three machines run after {fault:?}"), run).await;
+        stage.relisted().await;
+        assert_eq!((stage.cloud.group("gpu").desired(), stage.target("gpu").await), (3, 3));
+    }
+}
+
 #[tokio::test]
 async fn a_restart_between_order_and_machines_neither_loses_nor_doubles_them() {
     let pace = Pace { react: Duration::from_secs(2), ..Pace::default() };

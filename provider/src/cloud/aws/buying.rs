@@ -241,8 +241,8 @@ impl AutoScaling {
         self.orders.settled().await;
         let turn = self.orders.turn(&launch.group);
         let _alone = turn.write().await;
-        let raised = lock(&self.orders.raised).get(&launch.group).copied().unwrap_or_default();
-        let growth = raised.corrected(Growth::of(&self.describe(&launch.group).await?), clock());
+        let before = lock(&self.orders.raised).get(&launch.group).copied().unwrap_or_default();
+        let growth = before.corrected(Growth::of(&self.describe(&launch.group).await?), clock());
         if let Some(refusal) = growth.obstacle() {
             return Err(CloudError::Refused(refusal));
         }
@@ -256,15 +256,27 @@ impl AutoScaling {
             let watch = Watch::new(&launch.token, since, growth.zones.clone());
             lock(&self.orders.watched).insert(launch.group.clone(), watch);
         }
-        if let (Some(to), _) = growth.raise(&launch.wanted) {
+        if let Some(to) = before.next(&growth, &launch.wanted, clock()) {
             tracing::info!(group = %launch.group, from = growth.desired, to, "raising the desired capacity");
-            let request = self.client.set_desired_capacity().auto_scaling_group_name(launch.group.as_str());
-            let request = request.desired_capacity(i32::try_from(to).unwrap_or(i32::MAX)).honor_cooldown(false);
-            // Noted before it is known to have happened: an answer that is lost counts as one that came.
-            lock(&self.orders.raised).entry(launch.group.clone()).or_default().note(to, clock());
-            request.send().await.map_err(|error| errors::failed("SetDesiredCapacity", &error))?;
+            self.raise(&launch.group, to, before).await?;
         }
         Ok(ordered(launch, &growth, is_new))
+    }
+
+    /// Raises the desired capacity; `before` is what we knew of it, and know again when AWS refuses.
+    async fn raise(&self, group: &GroupId, to: u32, before: Raised) -> Result<(), CloudError> {
+        let note = |raised| _ = lock(&self.orders.raised).insert(group.clone(), raised);
+        // Before the call: whoever waits for it may give up in its midst.
+        note(Raised::asked(to, clock()));
+        let request = self.client.set_desired_capacity().auto_scaling_group_name(group.as_str());
+        let request = request.desired_capacity(i32::try_from(to).unwrap_or(i32::MAX)).honor_cooldown(false);
+        let answer = request.send().await.map_err(|error| errors::failed("SetDesiredCapacity", &error));
+        match &answer {
+            Ok(_) => note(Raised::heard(to, clock())),
+            Err(CloudError::Refused(_)) => note(before),
+            Err(CloudError::Unknown(_)) => {}
+        }
+        answer.map(drop)
     }
 
     /// Reads what became of open orders. Answers the groups in which AWS has given up: they are to be read once more

@@ -8,6 +8,7 @@ use aws_sdk_autoscaling::types::{AutoScalingGroup, LaunchTemplateOverrides};
 use super::states;
 use crate::{
     cloud::Wanted,
+    config::limits,
     fleet::group::{InstanceId, Refusal, RefusalClass},
     timestamp::Timestamp,
 };
@@ -115,12 +116,19 @@ impl Growth {
 pub(super) struct Raised {
     to: u32,
     at: Timestamp,
+    /// AWS has not answered: it may be raised or not.
+    unheard: bool,
 }
 
 impl Raised {
+    /// AWS is asked to raise it.
+    pub(super) fn asked(to: u32, now: Timestamp) -> Self {
+        Self { to, at: now, unheard: true }
+    }
+
     /// It was raised.
-    pub(super) fn note(&mut self, to: u32, now: Timestamp) {
-        *self = Self { to, at: now };
+    pub(super) fn heard(to: u32, now: Timestamp) -> Self {
+        Self { to, at: now, unheard: false }
     }
 
     /// Machines were ended, and it was lowered by as many.
@@ -128,10 +136,22 @@ impl Raised {
         self.to = self.to.saturating_sub(machines);
     }
 
-    /// The group as it is now if no reading is older than [`LAG`].
+    /// The group as it is now if no reading is older than [`LAG`], and if AWS heard what it has not answered.
     pub(super) fn corrected(&self, growth: Growth, now: Timestamp) -> Growth {
-        let told = if now < self.at + LAG { self.to } else { 0 };
+        let told = if self.may_hide(now) { self.to } else { 0 };
         Growth { desired: growth.desired.max(told), ..growth }
+    }
+
+    /// What to tell AWS so that everything wanted comes to a group that was [corrected](Self::corrected): what it may not
+    /// have heard is said once more, even where nothing is to be added.
+    pub(super) fn next(&self, growth: &Growth, wanted: &Wanted, now: Timestamp) -> Option<u32> {
+        let again = (self.unheard && self.may_hide(now)).then_some(growth.desired);
+        growth.raise(wanted).0.or(again)
+    }
+
+    /// Whether a reading may lack it. What was never answered is asked for no longer than a launch is.
+    fn may_hide(&self, now: Timestamp) -> bool {
+        now < self.at + if self.unheard { limits::LAUNCH } else { LAG }
     }
 }
 

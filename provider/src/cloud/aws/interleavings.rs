@@ -201,9 +201,23 @@ impl Story {
     }
 
     fn order(&mut self, launch: Launch, growth: &Growth, is_new: bool) {
-        if let (Some(to), _) = growth.raise(&launch.wanted) {
-            self.asg.set_desired(to);
-            self.raised.note(to, self.now());
+        if let Some(to) = self.raised.next(growth, &launch.wanted, self.now()) {
+            match self.draw.below(8) {
+                // Refused for the moment.
+                0 => return self.calls.push(Call::Launch(self.fleet.repeat(&launch), false)),
+                // AWS never hears of it, or its answer is lost.
+                unheard @ (1 | 2) => {
+                    self.raised = Raised::asked(to, self.now());
+                    if unheard == 2 {
+                        self.asg.set_desired(to);
+                    }
+                    return self.calls.push(Call::Launch(self.fleet.repeat(&launch), false));
+                }
+                _ => {
+                    self.raised = Raised::heard(to, self.now());
+                    self.asg.set_desired(to);
+                }
+            }
         }
         let answer = buying::ordered(&launch, growth, is_new);
         self.answer(launch, answer);
@@ -289,9 +303,9 @@ impl Story {
         self.check();
     }
 
-    /// Machines that have been up for a while are nodes by now.
+    /// Machines that have been up for a while are nodes by now; that they are up, every reading shows before that.
     fn show_nodes(&mut self) {
-        let up = self.asg.now.machines.iter().filter(|(_, it)| it.state == InstanceState::Running);
+        let up = self.asg.read(usize::MAX, self.now()).machines.iter().filter(|(_, it)| it.state == InstanceState::Running);
         let old = up.filter(|(_, it)| it.made_at.0 + 20_000 <= self.clock).map(|(id, _)| id.clone());
         for id in old.collect::<Vec<_>>() {
             self.fleet.seen(id.as_str(), self.now());

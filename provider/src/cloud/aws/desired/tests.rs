@@ -57,14 +57,29 @@ fn a_list_that_lags_behind_never_leads_below_what_lives() {
 
 #[test]
 fn a_reading_older_than_our_own_raise_does_not_take_it_back() {
-    let mut raised = Raised::default();
-    raised.note(6, Timestamp(1_000));
+    let mut raised = Raised::heard(6, Timestamp(1_000));
     let read = || group(4, "a b c d");
     assert_eq!(raised.corrected(read(), Timestamp(2_000)).raise(&wanted("a b c d", "", 1)), (None, 0));
     raised.lowered(2);
     assert_eq!(raised.corrected(read(), Timestamp(2_000)).raise(&wanted("a b c d", "", 1)), (Some(5), 0));
-    raised.note(6, Timestamp(1_000));
+    let raised = Raised::heard(6, Timestamp(1_000));
     assert_eq!(raised.corrected(read(), Timestamp(6_000)).desired, 4, "a later reading is the truth");
+}
+
+/// Whether AWS heard a raise or not, it is never taken back, and what is wanted is asked for.
+#[test]
+fn a_raise_that_aws_has_not_answered_is_said_once_more() {
+    let next = |raised: Raised, read: Growth, now| {
+        raised.next(&raised.corrected(read, Timestamp(now)), &wanted("a b", "", 2), Timestamp(now))
+    };
+    for now in [2_000, 60_000] {
+        for read in [group(2, "a b"), group(4, "a b")] {
+            assert_eq!(next(Raised::asked(4, Timestamp(1_000)), read, now), Some(4), "{now}");
+        }
+    }
+    assert_eq!(next(Raised::asked(4, Timestamp(1_000)), group(7, "a b"), 2_000), Some(7), "someone else's stays");
+    assert_eq!(next(Raised::heard(4, Timestamp(1_000)), group(2, "a b"), 2_000), None);
+    assert_eq!(next(Raised::asked(9, Timestamp(1_000)), group(2, "a b"), 400_000), Some(4), "long given up");
 }
 
 #[test]
