@@ -321,7 +321,7 @@ impl Keeper {
                 Command::Reload(config) => self.configure(&config),
             }
         }
-        // Without a write nothing is promised; launches begin after it, so that a restart knows of them.
+        // Launches begin after they are written down, so that a restart knows of them.
         self.settle().await;
         for (reply, answer) in replies {
             let _ = reply.send(answer);

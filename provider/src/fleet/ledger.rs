@@ -14,6 +14,7 @@ use crate::{
         Fleet, GroupView, InstanceView,
         group::{GroupId, Instance, InstanceId, InstanceState, Refusal},
         intents::{Intent, IntentId, parse_placeholder},
+        notices::VOID,
     },
     timestamp::Timestamp,
 };
@@ -267,7 +268,11 @@ impl Fleet {
         for (group, intents) in old {
             self.change(group.as_str(), |view| view.intents = intents);
         }
-        self.unplaced.intents.retain(|intent| intent.at + GONE_KEPT > now);
+        // Before a listing, an old order is as good as a new one: AWS may be trying for it still.
+        if self.listed_at.is_some() {
+            self.unplaced.intents.retain(|intent| intent.at + GONE_KEPT > now);
+            self.unplaced.leaving.retain(|_, leaving| leaving.at + VOID > now);
+        }
         if self.gone.len() > GONE_LIMIT || self.gone.values().any(|gone| gone.at + GONE_KEPT <= now) {
             let gone = Arc::make_mut(&mut self.gone);
             gone.retain(|_, gone| gone.at + GONE_KEPT > now);

@@ -111,7 +111,8 @@ impl cloud_provider_server::CloudProvider for CloudProvider {
         let rates = rates.ok_or_else(|| Status::unimplemented("no node group has a price"))?;
         let bytes = if request.pod_bytes.is_empty() { &request.pod } else { &request.pod_bytes };
         let pod = expander::pods::read(bytes).map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let gpus = pod.needs.extended.iter().filter(|(name, _)| Dialect::is_gpu(name)).map(|(_, count)| count).sum();
+        let gpus = pod.needs.extended.iter().filter(|(name, _)| Dialect::is_gpu(name)).map(|(_, count)| *count);
+        let gpus = gpus.fold(0, u64::saturating_add);
         let micros = prices::pod_price(rates, pod.needs.cpu_milli, pod.needs.memory, gpus);
         Ok(Response::new(wire::PricingPodPriceResponse { price: words::dollars(micros, hours) }))
     }

@@ -11,7 +11,7 @@ use tokio::{
 use crate::{
     cloud::{Cloud, CloudError, Kept, Launch, Launched, Listing, Look},
     config::limits,
-    fleet::group::{GroupId, InstanceId, Refusal},
+    fleet::group::{GroupId, InstanceId, Refusal, RefusalClass},
     timestamp::Timestamp,
 };
 
@@ -126,14 +126,17 @@ async fn launch_once(cloud: Arc<dyn Cloud>, launch: Launch, tried: Try) -> Outco
     }
 }
 
-/// A deletion that got no answer is repeated for as long as the process lives: CA was told that it is done.
+/// A deletion that got no answer, or is to come more slowly, is repeated for as long as the process lives: CA was told
+/// that it is done, and a part of it may be.
 async fn terminate_patiently(cloud: Arc<dyn Cloud>, group: GroupId, machines: Vec<InstanceId>) -> Outcome {
     let mut wait = limits::RETRY;
     loop {
         match cloud.terminate(&group, &machines).await {
             Ok(kept) => return Outcome::Terminated(group, machines, Ok(kept)),
-            Err(CloudError::Refused(refusal)) => return Outcome::Terminated(group, machines, Err(refusal)),
-            Err(CloudError::Unknown(why)) => tracing::warn!(%group, "deletion unanswered, asking again: {why}"),
+            Err(CloudError::Refused(refusal)) if refusal.class != RefusalClass::Throttled => {
+                return Outcome::Terminated(group, machines, Err(refusal));
+            }
+            Err(why) => tracing::warn!(%group, "a deletion is not through, asking again: {why}"),
         }
         time::sleep(wait).await;
         wait = (wait * 2).min(limits::RETRY_MAX);

@@ -26,15 +26,15 @@ pub(super) struct Kept {
 #[derive(Debug)]
 pub(super) struct File {
     path: PathBuf,
-    /// The last text written, so that nothing is written twice.
-    last: Vec<u8>,
+    /// What the file holds, so that nothing is written twice; None while that is not known.
+    last: Option<Vec<u8>>,
     /// A write that took too long and goes on.
     writing: Option<JoinHandle<io::Result<()>>>,
 }
 
 impl File {
     pub(super) fn new(path: PathBuf) -> Self {
-        Self { path, last: Vec::new(), writing: None }
+        Self { path, last: None, writing: None }
     }
 
     /// What was kept; None when nothing ever was.
@@ -53,12 +53,13 @@ impl File {
     /// Replaces the file.
     pub(super) async fn write(&mut self, kept: &Kept) -> anyhow::Result<()> {
         let text = serde_json::to_vec(kept).context("encoding the state")?;
-        if text == self.last {
+        if self.last.as_ref() == Some(&text) {
             return Ok(());
         }
         if let Some(writing) = &self.writing {
             anyhow::ensure!(writing.is_finished(), "an earlier write to {} still hangs", self.path.display());
         }
+        self.last = None;
         let (path, bytes) = (self.path.clone(), text.clone());
         let mut writing = tokio::task::spawn_blocking(move || replace(&path, &bytes));
         match time::timeout(limits::STATE_WRITE, &mut writing).await {
@@ -68,7 +69,7 @@ impl File {
                 anyhow::bail!("writing {} takes longer than {:?}", self.path.display(), limits::STATE_WRITE);
             }
         }
-        self.last = text;
+        self.last = Some(text);
         Ok(())
     }
 }
@@ -80,5 +81,8 @@ fn replace(path: &std::path::Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = fs::File::create(&beside)?;
     file.write_all(bytes)?;
     file.sync_data()?;
-    fs::rename(&beside, path)
+    fs::rename(&beside, path)?;
+    // Else the old text may be back after a loss of power; file systems that cannot do this have no need of it.
+    let _best_effort = path.parent().map(fs::File::open).transpose()?.map(|folder| folder.sync_all());
+    Ok(())
 }

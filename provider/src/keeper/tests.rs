@@ -81,6 +81,36 @@ async fn an_empty_listing_is_not_believed_at_once() {
     drop(folder);
 }
 
+/// CA was told that the machine goes: an answer that says no more than "later" does not make it count again.
+#[tokio::test]
+async fn a_deletion_that_is_throttled_is_asked_for_until_it_is_through() {
+    let (folder, mut keeper, handle) = keeper("");
+    synced(&mut keeper).await;
+    keeper.obey(&mut vec![increase().0]).await;
+    while handle.snapshot().fleet.group("g").unwrap().live() == 0 {
+        let outcome = keeper.calls.next().await;
+        keeper.hear(outcome).await;
+    }
+    sim(folder.path(), "events: [{at: 0s, group: g, failCalls: throttled}]");
+    let (reply, _answer) = oneshot::channel();
+    let id = handle.snapshot().fleet.group("g").unwrap().instances[0].id.to_string();
+    keeper
+        .obey(&mut vec![Command::Delete { group: "g".to_owned(), nodes: vec![Named { id, fake: false }], reply }])
+        .await;
+    let later = time::sleep(Duration::from_secs(1));
+    tokio::pin!(later);
+    let mut lifted = false;
+    while !handle.snapshot().fleet.group("g").unwrap().instances.is_empty() {
+        assert_eq!(handle.snapshot().fleet.group("g").unwrap().target, 0);
+        tokio::select! {
+            () = &mut later, if !lifted => lifted = { sim(folder.path(), ""); true },
+            outcome = keeper.calls.next() => keeper.hear(outcome).await,
+            () = time::sleep(Duration::from_millis(50)) => keeper.tick().await,
+        }
+    }
+    assert!(lifted, "it went while AWS said no");
+}
+
 #[tokio::test]
 async fn a_keeper_that_is_gone_or_stuck_is_an_error_and_not_a_wait() {
     let (_folder, keeper, handle) = keeper("");

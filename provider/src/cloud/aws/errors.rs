@@ -36,18 +36,17 @@ const CLASSES: &[(RefusalClass, &[&str])] = &[
         ],
     ),
     (RefusalClass::Permission, &["UnauthorizedOperation", "AccessDenied", "AccessDeniedException", "OptInRequired"]),
-    (
-        RefusalClass::Throttled,
-        &[
-            "Throttling",
-            "ThrottlingException",
-            "RequestLimitExceeded",
-            "ResourceContention",
-            "ScalingActivityInProgress",
-            "IdempotentCallInProgress",
-        ],
-    ),
+    (RefusalClass::Throttled, &["ResourceContention", "ScalingActivityInProgress", "IdempotentCallInProgress"]),
 ];
+
+/// Codes that mean "too many calls", besides those that begin with `Throttl`.
+const TOO_FAST: [&str; 5] =
+    ["EC2ThrottledException", "RequestLimitExceeded", "RequestThrottled", "SlowDown", "TooManyRequestsException"];
+
+/// Whether the call came too fast after others.
+pub(super) fn is_too_fast(code: &str) -> bool {
+    code.starts_with("Throttl") || TOO_FAST.contains(&code)
+}
 
 /// Codes that tell of the credentials or the clock, not of what they allow. Sources: the common errors of EC2, of the
 /// Query APIs and of STS.
@@ -74,6 +73,9 @@ pub(super) fn is_about_credentials(code: &str) -> bool {
 pub(super) fn class(code: &str) -> RefusalClass {
     if is_about_credentials(code) {
         return RefusalClass::Permission;
+    }
+    if is_too_fast(code) {
+        return RefusalClass::Throttled;
     }
     let bare = code.strip_suffix("Fault").or_else(|| code.strip_suffix("Error")).unwrap_or(code);
     let found = CLASSES.iter().find(|(_, codes)| codes.contains(&bare));
@@ -136,7 +138,9 @@ pub(super) fn failed<E: ProvideErrorMetadata, R>(call: &str, error: &SdkError<E,
 }
 
 fn is_outage(code: &str) -> bool {
-    matches!(code, "InternalFailure" | "InternalError" | "ServiceUnavailable" | "RequestTimeout")
+    // `ServerException` and `ServiceUnavailableException` are EKS's.
+    let outage = ["InternalFailure", "InternalError", "ServiceUnavailable", "Unavailable", "RequestTimeout", "Server"];
+    outage.contains(&code.strip_suffix("Exception").unwrap_or(code))
 }
 
 /// The whole chain of causes in one line: a missing credential stands at its end.
@@ -167,6 +171,7 @@ mod tests {
             ("AuthFailure", RefusalClass::Permission),
             ("ResourceContentionFault", RefusalClass::Throttled),
             ("Throttling", RefusalClass::Throttled),
+            ("TooManyRequestsException", RefusalClass::Throttled),
             ("InvalidLaunchTemplateName.NotFoundException", RefusalClass::Configuration),
             ("IdempotentParameterMismatchError", RefusalClass::Configuration),
         ] {

@@ -305,7 +305,8 @@ impl Story {
 
     /// Machines that have been up for a while are nodes by now; that they are up, every reading shows before that.
     fn show_nodes(&mut self) {
-        let up = self.asg.read(usize::MAX, self.now()).machines.iter().filter(|(_, it)| it.state == InstanceState::Running);
+        let up =
+            self.asg.read(usize::MAX, self.now()).machines.iter().filter(|(_, it)| it.state == InstanceState::Running);
         let old = up.filter(|(_, it)| it.made_at.0 + 20_000 <= self.clock).map(|(id, _)| id.clone());
         for id in old.collect::<Vec<_>>() {
             self.fleet.seen(id.as_str(), self.now());

@@ -115,6 +115,21 @@ fn a_launch_whose_fate_nobody_learned_is_refused_and_its_machine_known_all_the_s
     }
 }
 
+/// Spot may be short for hours, and the provider be restarted meanwhile.
+#[test]
+fn an_order_that_stands_for_hours_outlives_the_process() {
+    let mut fleet = ordered(1);
+    list(&mut fleet, &["a"], 1, Some(refusal()), 2_000);
+    fleet.delete("g", &shown(&fleet)).unwrap();
+    let mut next = Fleet::restore(fleet.saved());
+    let hours = 3 * 3_600_000;
+    next.expire(Timestamp(hours));
+    list(&mut next, &["a"], 1, Some(refusal()), hours);
+    next.expire(Timestamp(hours));
+    assert_eq!(next.group("g").unwrap().owed(), 1);
+    assert_eq!(list(&mut next, &["a", "b"], 0, None, hours + 2_000), late("b"));
+}
+
 #[test]
 fn an_order_that_someone_took_back_is_refused_in_time() {
     let mut fleet = ordered(2);

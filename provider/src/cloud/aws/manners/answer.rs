@@ -7,11 +7,11 @@ use aws_smithy_types::{
     date_time::{DateTime, Format},
 };
 
+use super::super::errors;
+
 pub(super) const THROTTLED: &str = "throttled";
 /// Longest failure that is read; AWS's have some hundred bytes.
 const LONGEST: usize = 64 << 10;
-/// Codes that mean "too fast", besides those that begin with `Throttl`.
-const TOO_FAST: &[&str] = &["RequestLimitExceeded", "RequestThrottled", "SlowDown", "TooManyRequestsException"];
 
 /// `ok`, `throttled`, `refused`, `failed` (their fault, or no code at all), with the answer still whole.
 pub(super) async fn outcome(response: HttpResponse) -> (HttpResponse, &'static str) {
@@ -23,7 +23,7 @@ pub(super) async fn outcome(response: HttpResponse) -> (HttpResponse, &'static s
     let code = response.headers().get("x-amzn-errortype").or_else(|| code(&text)).unwrap_or_default();
     let code = code.rsplit('#').next().unwrap_or_default().split(':').next().unwrap_or_default();
     let outcome = match status.as_u16() {
-        _ if code.starts_with("Throttl") || TOO_FAST.contains(&code) => THROTTLED,
+        _ if errors::is_too_fast(code) => THROTTLED,
         429 => THROTTLED,
         400..500 => "refused",
         _ => "failed",
