@@ -8,10 +8,10 @@ mod labels;
 use std::collections::BTreeSet;
 use std::io::Write as _;
 
-use self::labels::{Labels, by, dcgm_labels, gpu_labels, instances, share_labels};
+use self::labels::{Labels, dcgm_labels, gpu_labels, instance_labels, share_labels};
 
-use crate::attribution::Snapshot;
 use crate::attribution::totals::Totals;
+use crate::attribution::{GpuUse, InstanceUse, Snapshot};
 use crate::families::choice::Choice;
 use crate::families::{self, Family, Get, GpuRow, Kind, Own, Sample, ShareRow};
 use crate::gpu::MigInstance;
@@ -136,18 +136,26 @@ impl Block<'_> {
     /// Series with labels of their own.
     fn samples(&mut self, samples: impl IntoIterator<Item = Sample>) {
         for (pairs, value) in samples {
-            self.series(&Labels::new(pairs.into_iter()), value);
+            self.series(&Labels::new().with_all(&pairs), value);
         }
     }
 }
 
+/// One MIG instance.
+struct InstanceRow<'a> {
+    gpu: &'a GpuUse,
+    instance: &'a MigInstance,
+    rest: &'a InstanceUse,
+}
+
 /// All rows with their label sets.
 struct Rows<'a> {
-    node: &'a str,
     gpus: Vec<GpuRow<'a>>,
     shares: Vec<ShareRow<'a>>,
+    instances: Vec<InstanceRow<'a>>,
     gpu: Vec<Labels>,
     share: Vec<Labels>,
+    instance: Vec<Labels>,
     dcgm_gpu: Vec<Labels>,
     dcgm_share: Vec<Labels>,
     dcgm_rest: Vec<Labels>,
@@ -172,10 +180,11 @@ impl<'a> Rows<'a> {
                 Some(ShareRow { share, gpu, instance, total: totals.of(snapshot, share) })
             })
             .collect();
+        let instances: Vec<InstanceRow<'a>> = snapshot.gpus.iter().flat_map(instances).collect();
         Self {
-            node: sources.node,
             gpu: gpus.iter().map(|row| gpu_labels(row, sources.node)).collect(),
             share: shares.iter().map(|row| share_labels(row, sources)).collect(),
+            instance: instances.iter().map(|row| instance_labels(row, sources.node)).collect(),
             dcgm_gpu: gpus
                 .iter()
                 .enumerate()
@@ -188,21 +197,24 @@ impl<'a> Rows<'a> {
                 .collect(),
             gpus,
             shares,
+            instances,
         }
     }
 
     /// Writes a family's series.
     fn write(&self, family: &Family, own: &Own<'_>, block: &mut Block<'_>) {
-        let Self { node, gpus, shares, .. } = self;
+        let Self { gpus, shares, instances, .. } = self;
         match family.get {
             Get::Gpu(get) => block.each(&self.gpu, gpus.iter().map(get)),
-            Get::GpuBy { label, get } => block.samples(gpus.iter().flat_map(|row| by(row, label, get, node))),
-            Get::Instance(get) => {
-                block.samples(gpus.iter().flat_map(|row| instances(row, |instance, _| get(instance), node)));
+            Get::GpuBy { label, get } => {
+                for (row, labels) in gpus.iter().zip(&self.gpu) {
+                    for (word, value) in get(row) {
+                        block.series(&labels.clone().with(label, &word), value);
+                    }
+                }
             }
-            Get::InstanceRest(get) => {
-                block.samples(gpus.iter().flat_map(|row| instances(row, |_, rest| get(rest), node)));
-            }
+            Get::Instance(get) => block.each(&self.instance, instances.iter().map(|row| get(row.instance))),
+            Get::InstanceRest(get) => block.each(&self.instance, instances.iter().map(|row| get(row.rest))),
             Get::Container(get) => block.each(&self.share, shares.iter().map(get)),
             Get::Dcgm { gpu, instance } => {
                 block.each(&self.dcgm_gpu, gpus.iter().map(gpu));
@@ -222,13 +234,19 @@ impl<'a> Rows<'a> {
             Get::DcgmBy(get) => {
                 for (row, labels) in gpus.iter().zip(&self.dcgm_gpu) {
                     for (pairs, value) in get(row) {
-                        block.series(&labels.clone().with(pairs.into_iter()), value);
+                        block.series(&labels.clone().with_all(&pairs), value);
                     }
                 }
             }
             Get::Own(get) => block.samples(get(own)),
         }
     }
+}
+
+/// The MIG instances of a GPU.
+fn instances(gpu: &GpuUse) -> impl Iterator<Item = InstanceRow<'_>> {
+    let all = gpu.gpu.mig.iter().flatten().zip(&gpu.instances);
+    all.map(move |(instance, rest)| InstanceRow { gpu, instance, rest })
 }
 
 /// One MIG device of each GPU instance in which no container has a share.

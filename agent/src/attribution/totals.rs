@@ -34,8 +34,8 @@ pub struct Unattributed {
     pub energy_joules: Option<f64>,
 }
 
-/// Who and what: the container and the uuid of the GPU or MIG instance.
-type Key = (Arc<Owner>, Arc<str>);
+/// What and who: the uuid of the GPU or MIG instance, which tells most keys apart, and the container.
+type Key = (Arc<str>, Arc<Owner>);
 
 /// All counters.
 #[derive(Debug, Clone, Default)]
@@ -69,7 +69,7 @@ impl Totals {
             snapshot.gpus.iter().map(|gpu| self.device_joules(&gpu.gpu, seconds, (now, gap))).collect();
         for share in &snapshot.shares {
             let Some(key) = key(snapshot, share) else { continue };
-            if !self.containers.contains_key(&key) && !self.make_room(now) {
+            if self.is_full() && !self.containers.contains_key(&key) && !self.make_room(now) {
                 continue;
             }
             let Entry { total, seen, .. } = self.containers.entry(key).or_default();
@@ -85,7 +85,7 @@ impl Totals {
 
     /// A pod that was made again under its name is another pod: its counters begin anew. Where uids are not known, they go on.
     pub fn begin_anew(&mut self, identities: &Identities) {
-        self.containers.retain(|(owner, _), entry| {
+        self.containers.retain(|(_, owner), entry| {
             let Some(identity) = identities.of(owner) else { return true };
             let same = entry.uid.as_ref().is_none_or(|uid| *uid == identity.uid);
             entry.uid = Some(Arc::clone(&identity.uid));
@@ -93,11 +93,12 @@ impl Totals {
         });
     }
 
-    /// Whether there is a place for one more; the container that has gone longest gives its own up.
+    fn is_full(&self) -> bool {
+        self.containers.len() >= ENTRIES_MAX
+    }
+
+    /// Makes a place for one more: the container that has gone longest gives its own up, if one has gone.
     fn make_room(&mut self, now: Duration) -> bool {
-        if self.containers.len() < ENTRIES_MAX {
-            return true;
-        }
         let gone = self.containers.iter().filter(|(_, entry)| entry.seen < now).min_by_key(|(_, entry)| entry.seen);
         let Some(key) = gone.map(|(key, _)| key.clone()) else { return false };
         self.containers.remove(&key).is_some()
@@ -142,7 +143,7 @@ fn key(snapshot: &Snapshot, share: &Share) -> Option<Key> {
         Some(instance) => &gpu.mig.as_ref()?.get(instance)?.uuid,
         None => &gpu.identity.uuid,
     };
-    Some((Arc::clone(&share.owner), Arc::clone(uuid)))
+    Some((Arc::clone(uuid), Arc::clone(&share.owner)))
 }
 
 /// A counter begins with the first measurement and then only grows.

@@ -22,6 +22,8 @@ const MPS_SERVER: &str = "nvidia-cuda-mps";
 /// Largest file taken from `/proc`, and largest directory listing.
 const CGROUP_MAX: u64 = 64 << 10;
 const ENTRIES_MAX: usize = 16_384;
+/// Room that nearly every file taken from `/proc` fits into: one read gets it, and one more finds its end.
+const USUAL: usize = 1024;
 
 /// A pod by namespace and name.
 type PodName = (Arc<str>, Arc<str>);
@@ -190,7 +192,7 @@ fn entries(directory: &Path) -> impl Iterator<Item = String> {
 /// A file's text, whatever its bytes are: a process may choose its name freely.
 fn read(path: &Path) -> Option<String> {
     use std::io::Read as _;
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(USUAL);
     std::fs::File::open(path).ok()?.take(CGROUP_MAX).read_to_end(&mut bytes).ok()?;
     Some(String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
 }
