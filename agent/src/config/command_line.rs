@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
 
+use clap::builder::Resettable;
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _};
@@ -37,20 +38,43 @@ fn grammar() -> clap::Command {
 
 /// Reads a command line, its first word being the program, with what its settings file adds. An error prints itself, help included.
 pub fn parse(line: &[OsString]) -> Result<(Task, Args), clap::Error> {
-    let matches = grammar().try_get_matches_from(line)?;
+    let matches = grammar().try_get_matches_from(line).map_err(|error| of_twin(line).unwrap_or(error))?;
     let file = innermost(&matches).get_one::<std::path::PathBuf>("config").filter(|file| !file.as_os_str().is_empty());
     let Some(file) = file else { return read(&matches) };
+    let named = match innermost(&matches).value_source("config") {
+        Some(ValueSource::EnvVariable) => "WINDLASS_CONFIG",
+        _ => "--config",
+    };
     let wrong =
-        |what: String| grammar().error(ErrorKind::ValueValidation, format!("--config {}: {what}", file.display()));
+        |what: String| grammar().error(ErrorKind::ValueValidation, format!("{named} {}: {what}", file.display()));
     let added = settings(file, &matches).map_err(wrong)?;
     let (program, rest) = line.split_at(1.min(line.len()));
     let whole = program.iter().cloned().chain(added.into_iter().map(OsString::from)).chain(rest.iter().cloned());
-    let matches = grammar().try_get_matches_from(whole).map_err(|error| {
-        let said = error.to_string();
-        let what = said.lines().next().unwrap_or_default().trim_start_matches("error: ");
-        wrong(what.replace("'--", "'").trim_end_matches(" [possible values:").to_owned())
-    })?;
+    let matches = grammar().try_get_matches_from(whole).map_err(|error| wrong(said(&error).replace("'--", "'")))?;
     read(&matches)
+}
+
+/// What is wrong with a variable of the environment, under its own name. Nothing where the line itself is wrong: then that is what to mend.
+fn of_twin(line: &[OsString]) -> Option<clap::Error> {
+    let with = |twin: Option<&clap::Id>| {
+        let apart = |flag: clap::Arg| if Some(flag.get_id()) == twin { flag } else { flag.env(Resettable::Reset) };
+        grammar().mut_args(apart)
+    };
+    with(None).try_get_matches_from(line).ok()?;
+    let flags = Args::command();
+    flags.get_arguments().find_map(|flag| {
+        let error = with(Some(flag.get_id())).try_get_matches_from(line).err()?;
+        let what = format!("{}: {}; mend it or unset it", flag.get_env()?.display(), said(&error));
+        Some(grammar().error(ErrorKind::ValueValidation, what))
+    })
+}
+
+/// What clap complains of and what it proposes, in one line.
+fn said(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let of_use = |line: &&str| !line.is_empty() && !line.starts_with("For more information");
+    let lines: Vec<_> = text.trim_start_matches("error: ").lines().map(str::trim).filter(of_use).collect();
+    lines.join(" ")
 }
 
 fn read(matches: &ArgMatches) -> Result<(Task, Args), clap::Error> {

@@ -104,6 +104,31 @@ fn spawn((gpus, kubelet, host, root): &(Gpus, Kubelet, Host, tempfile::TempDir),
 }
 
 #[test]
+fn what_is_wrong_in_the_environment_is_said_by_the_name_of_the_variable() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("agent.yaml");
+    std::fs::write(&file, "sample-interval: 2h\n").unwrap();
+    let file = file.to_str().unwrap();
+    // A variable, the flags, what is said of it.
+    let table: &[(&str, &str, &[&str], &[&str])] = &[
+        ("WINDLASS_SAMPLE_INTERVAL", "2h", &[], &["WINDLASS_SAMPLE_INTERVAL: ", "'2h'", "500ms, 1s or 1m", "unset"]),
+        ("WINDLASS_DCGM_NAMES", "new", &["doctor"], &["WINDLASS_DCGM_NAMES: ", "'new'", "compat, 4.6, off"]),
+        ("WINDLASS_POD_UID", "1", &[], &["WINDLASS_POD_UID: ", "'1'", "true, false"]),
+        ("WINDLASS_LISTEN", "", &["--once"], &["WINDLASS_LISTEN: ", "0.0.0.0:9400"]),
+        ("WINDLASS_REBALANCE_HOLD", "1 day", &["--once"], &["WINDLASS_REBALANCE_HOLD: ", "'1 day'", "from 1m to 24h"]),
+        ("WINDLASS_CONFIG", file, &[], &["WINDLASS_CONFIG ", file, "'2h'", "sample-interval", "500ms, 1s or 1m"]),
+        ("WINDLASS_MAX_SERIES", "0", &["--listen", "here"], &["'here'", "--listen", "0.0.0.0:9400"]),
+    ];
+    for (variable, value, flags, expect) in table {
+        let mut command = Command::new(program::agent().unwrap());
+        let out = command.env_clear().env(variable, value).args(*flags).stdin(Stdio::null()).output().unwrap();
+        let said = String::from_utf8(out.stderr).unwrap();
+        assert_eq!(out.status.code(), Some(2), "{variable}: {said}");
+        assert!(expect.iter().all(|part| said.contains(part)), "{variable}={value}: {said}");
+    }
+}
+
+#[test]
 fn feature_49_everything_is_read_without_capabilities_on_a_read_only_root() {
     let agent = Confined::start();
     agent.until("the pod's use, and the kubelet's word", |page| {

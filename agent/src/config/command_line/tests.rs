@@ -46,6 +46,11 @@ fn what_is_wrong_is_said_with_its_file_and_its_key() {
         ("windlass-agent --config FILE", "sample-intervall: 1s", "\"sample-intervall\" is no setting"),
         ("windlass-agent --config FILE", "once: true", "\"once\" is no setting"),
         ("windlass-agent --config FILE", "sample-interval: 2h", "sample-interval"),
+        (
+            "windlass-agent --config FILE",
+            "dcgm-names: new",
+            "for 'dcgm-names <NAMES>' [possible values: compat, 4.6, off]",
+        ),
         ("windlass-agent --config FILE", "max-series: {a: b}", "max-series: write one value"),
         ("windlass-agent --config FILE", "a: [", "line "),
         ("windlass-agent --config /nowhere.yaml", "", "/nowhere.yaml: No such file"),
