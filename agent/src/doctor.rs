@@ -14,10 +14,11 @@ use std::time::Duration;
 use crate::attribution::Snapshot;
 use crate::config::Config;
 use crate::families::choice::Choice;
-use crate::gpu::CallLog;
+use crate::gpu::{CallLog, Gpu};
 use crate::http::web::Web;
 use crate::look::{Look, look};
-use crate::notices;
+use crate::notices::metadata::{Failure, Metadata};
+use crate::notices::{self, Cloud, ec2};
 
 /// How long another program on our port may take to say who it is.
 const INTRODUCTION: Duration = Duration::from_secs(1);
@@ -119,7 +120,12 @@ fn devices(snapshot: &Snapshot) -> Vec<Finding> {
         let name = identity.model.as_deref().unwrap_or("unknown model");
         if !gpu.gpu.up {
             let remedy = "reset it (`nvidia-smi --gpu-reset`) or reboot the node; the other GPUs are shown meanwhile";
-            return Finding::mend(&about, format!("{name}, {}: lost", identity.uuid), remedy);
+            let what = match gpu.gpu {
+                Gpu { hangs: true, .. } => "a call to it does not come back",
+                Gpu { lost: true, .. } => "lost",
+                _ => "gives no answer",
+            };
+            return Finding::mend(&about, format!("{name}, {}: {what}", identity.uuid), remedy);
         }
         let mig = gpu.gpu.mig.as_ref().map(|instances| format!(", MIG with {} instances", instances.len()));
         let held = snapshot.shares.iter().filter(|share| share.gpu == position && share.held).count();
@@ -145,18 +151,32 @@ fn refusals(calls: &CallLog) -> Option<Finding> {
     (!words.is_empty()).then(|| Finding::note("NVML calls", words.join("\n"), remedy))
 }
 
+/// What a pod on EC2 needs to be heard.
+const HOP: &str = "allow IMDSv2 a hop more (`--http-put-response-hop-limit 2`), or give the pod hostNetwork";
+
 async fn cloud(config: &Config) -> Finding {
     let Some(authority) = &config.metadata else {
         return Finding::ok("cloud", "not asked: --metadata-endpoint is empty");
     };
-    match notices::cloud(authority).await {
+    let found = notices::cloud(authority).await;
+    // EC2's service greets anyone; what it says is for those to whom it gives a token.
+    if found == Some(Cloud::Ec2)
+        && let Err(failure) = ec2::token(&mut Metadata::new(authority.clone())).await
+    {
+        let what = match failure {
+            Failure::HopLimit => "the metadata service gives no token to this pod".to_owned(),
+            failure => failure.to_string(),
+        };
+        return Finding::mend("cloud", format!("ec2: {what}"), HOP);
+    }
+    match found {
         Some(cloud) => {
             Finding::ok("cloud", format!("{}: notices of interruption and maintenance are read", cloud.word()))
         }
         None => Finding::note(
             "cloud",
             "no metadata service answers: off-cloud, or out of reach",
-            "on EC2, allow IMDSv2 a hop more (`--http-put-response-hop-limit 2`) or give the pod hostNetwork; elsewhere nothing to do",
+            &format!("on EC2, {HOP}; elsewhere nothing to do"),
         ),
     }
 }

@@ -206,7 +206,9 @@ impl Session {
     fn watch(&mut self) {
         let gpus: Vec<_> = self.slots.iter().filter_map(Slot::named_handle).collect();
         let same = |watch: &Watch| watch.keys.iter().copied().eq(gpus.iter().map(|(handle, _)| handle.key()));
-        if self.watch.as_ref().is_some_and(same) || self.slots.iter().any(Slot::is_away) {
+        // A GPU that hangs has no handle here meanwhile; the watch that there is knows it.
+        let stands = |watch: &Watch| same(watch) || self.slots.iter().any(Slot::is_away);
+        if self.watch.as_ref().is_some_and(stands) {
             return;
         }
         self.watch = Watch::start(&self.nvml, gpus, &self.memory.log, &self.memory.xids)

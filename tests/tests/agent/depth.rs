@@ -1,13 +1,13 @@
 //! What the driver offers, read to its depth: each test is named after what operators look for in a GPU exporter, and holds the agent against the fake's truth.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use windlass_tests::nvml::{
     AnswerName, Curve, EccErrors, Fault, Health, Mig, ModelName, NvlinkCounters, Process, Profile, mig_uuid,
 };
 use windlass_tests::scrape::Page;
 
-use crate::agent::node::{Node, main_of, moving, runs, sharer};
+use crate::agent::node::{Node, main_of, moving, runs, sharer, unix};
 
 const MIB: f64 = 1_048_576.0;
 
@@ -30,11 +30,6 @@ fn reads(page: &Page, name: &str, expect: f64) -> bool {
 
 fn throttled(page: &Page, reason: &str) -> Option<f64> {
     page.value("gpu_device_throttle_seconds_total", &[("gpu", "0"), ("reason", reason)])
-}
-
-#[expect(clippy::disallowed_methods, reason = "the fake's events have wall times")]
-fn unix() -> f64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64()
 }
 
 #[test]

@@ -4,7 +4,8 @@ use windlass_agent::config::Config;
 use windlass_agent::doctor::{Grade, Report, examine};
 use windlass_agent::once::once;
 use windlass_tests::kubelet::Kubelet;
-use windlass_tests::nvml::{AnswerName, Fault, Gpus, ModelName, Process, Profile};
+use windlass_tests::metadata::{Cloud, Metadata, Trouble};
+use windlass_tests::nvml::{AnswerName, Fault, Gpus, Mig, ModelName, Process, Profile};
 use windlass_tests::proc::Host;
 
 use crate::agent::node::{holder, main_of, runs};
@@ -45,14 +46,20 @@ fn grade(report: &Report, about: &str) -> Grade {
 
 #[test]
 fn a_healthy_node_has_nothing_to_mend() {
-    let world = world();
+    let mut world = world();
+    world.profile.count = 3;
+    world.profile.gpu(2).mig = Some(vec![Mig::new("1g.10gb", 7), Mig::new("3g.40gb", 2)]);
+    world.gpus.set(&world.profile).unwrap();
+    let metadata = Metadata::start(Cloud::Ec2).unwrap();
+    world.config.metadata = Some(metadata.endpoint().parse().unwrap());
     let report = wait(examine(&world.config)).unwrap();
     assert!(!report.is_ill(), "{report}");
-    for about in ["NVML", "GPU 0", "GPU 1", "kubelet", "process ids", "cgroups", "names", "port"] {
+    for about in ["NVML", "GPU 0", "GPU 1", "kubelet", "process ids", "cgroups", "names", "cloud", "port"] {
         assert_eq!(grade(&report, about), Grade::Ok, "{about}\n{report}");
     }
     let text = report.to_string();
     assert!(text.contains("H100") && text.contains("libnvidia-ml.so.1") && text.contains("580.95.05"), "{text}");
+    assert!(text.contains("MIG with 2 instances") && text.contains("ec2: notices"), "{text}");
     assert!(text.contains("1 container with a GPU") && text.contains("1 of 1 processes"), "{text}");
     let mut out = Vec::new();
     wait(once(&world.config, false, &mut out)).unwrap();
@@ -69,18 +76,26 @@ fn what_is_missing_is_named_with_what_to_do() {
     let mut world = world();
     world.profile.faults = vec![Fault::of_gpu(1, AnswerName::GpuIsLost)];
     world.gpus.set(&world.profile).unwrap();
+    let metadata = Metadata::start(Cloud::Ec2).unwrap();
+    metadata.trouble(Trouble::HopLimit);
+    world.config.metadata = Some(metadata.endpoint().parse().unwrap());
     let nowhere = world.gpus.folder().join("nowhere");
     world.config.kubelet_socket = Some(nowhere.join("kubelet.sock"));
     world.config.host_proc = nowhere.clone();
     world.config.web_config_file = Some(nowhere.join("web.yaml"));
     let report = wait(examine(&world.config)).unwrap();
-    for about in ["GPU 1", "process ids", "web config"] {
+    for about in ["GPU 1", "process ids", "web config", "cloud"] {
         assert_eq!(grade(&report, about), Grade::Mend, "{about}\n{report}");
     }
     assert_eq!(grade(&report, "GPU 0"), Grade::Ok, "one lost GPU is one");
     for finding in report.findings.iter().filter(|finding| finding.grade != Grade::Ok) {
         assert!(!finding.remedy.is_empty(), "{finding:?}");
     }
+    world.profile.faults = vec![Fault::hang(&["nvmlDeviceGetCount_v2"], None)];
+    world.gpus.set(&world.profile).unwrap();
+    let report = wait(examine(&world.config)).unwrap();
+    assert_eq!(grade(&report, "NVML"), Grade::Mend, "{report}");
+    assert!(report.to_string().contains("did not answer within"), "{report}");
     world.config.nvml_library = Some(nowhere.join("libnvidia-ml.so.1"));
     let report = wait(examine(&world.config)).unwrap();
     assert!(report.is_ill() && grade(&report, "NVML") == Grade::Mend, "{report}");

@@ -1,6 +1,6 @@
 //! A node with everything the agent meets on one, and the agent on it: in this process, on a port of the kernel's choice.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use windlass_agent::config::Config;
 use windlass_proto::podresources::PodResources;
@@ -150,4 +150,10 @@ pub(crate) fn moving(pid: u32, low: f64, high: f64, period_s: f64) -> Process {
     use windlass_tests::nvml::{Curve, Shape};
     let sm = Curve::Shape(Shape::Square { low, high, period_s, duty: 0.5 });
     Process { sm, ..Process::new(pid, 0.0, 1_000) }
+}
+
+/// The wall clock, seconds since 1970.
+#[expect(clippy::disallowed_methods, reason = "the fake's events have wall times")]
+pub(crate) fn unix() -> f64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64()
 }

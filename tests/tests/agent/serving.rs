@@ -193,7 +193,7 @@ fn feature_53_the_page_comes_as_openmetrics_to_who_asks() {
         assert_eq!(answer.headers.contains_key("content-encoding"), encoding.ends_with("gzip"));
         let text = answer.text().unwrap();
         assert!(text.ends_with("\n# EOF\n") && text.contains("# TYPE windlass_agent_ticks counter\n"), "{text}");
-        assert!(text.contains("# TYPE DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION unknown\n"), "{text}");
+        assert!(text.contains("# TYPE DCGM_FI_DEV_PCIE_REPLAY_COUNTER unknown\n"), "{text}");
     }
     let plain = node.get("/metrics");
     assert_eq!(plain.headers["content-type"], "text/plain; version=0.0.4; charset=utf-8");
@@ -204,10 +204,10 @@ fn feature_53_the_page_comes_as_openmetrics_to_who_asks() {
 fn feature_50_another_choice_of_families_is_taken_over_and_no_scrape_is_empty() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("counters.csv");
-    let temperature = "DCGM_FI_DEV_GPU_TEMP, gauge, GPU temperature (in C).\n";
-    std::fs::write(&file, format!("# mine\n\n{temperature}")).unwrap();
+    let free = "DCGM_FI_DEV_FB_FREE, gauge, Free memory (in MiB).\n";
+    std::fs::write(&file, format!("# mine\n\n{free}")).unwrap();
     let mut node = Node::on_any(&Profile::idle(ModelName::T4, 1), |config| config.collectors = Some(file.clone()));
-    node.until("the first choice", |page| shows(page, "DCGM_FI_DEV_GPU_TEMP"));
+    node.until("the first choice", |page| shows(page, "DCGM_FI_DEV_FB_FREE"));
     let put = |text: &str| {
         std::fs::write(folder.path().join("next"), text).unwrap();
         std::fs::rename(folder.path().join("next"), &file).unwrap();
@@ -225,16 +225,16 @@ fn feature_50_another_choice_of_families_is_taken_over_and_no_scrape_is_empty() 
     };
     let ok = [("file", "collectors")];
     put("DCGM_FI_DEV_FB_TOTAL, gauge, All of it.\nDCGM_FI_DEV_FB_USD, gauge, A slip.\n");
-    whole("the second choice", &|page| shows(page, "DCGM_FI_DEV_FB_TOTAL") && !shows(page, "DCGM_FI_DEV_GPU_TEMP"));
+    whole("the second choice", &|page| shows(page, "DCGM_FI_DEV_FB_TOTAL") && !shows(page, "DCGM_FI_DEV_FB_FREE"));
     put("nonsense\n");
     whole("a mistake that shows", &|page| {
         page.value("windlass_agent_config_last_reload_successful", &ok) == Some(0.0)
             && shows(page, "DCGM_FI_DEV_FB_TOTAL")
     });
-    put(temperature);
+    put(free);
     whole("the first choice again", &|page| {
         page.value("windlass_agent_config_last_reload_successful", &ok) == Some(1.0)
-            && shows(page, "DCGM_FI_DEV_GPU_TEMP")
+            && shows(page, "DCGM_FI_DEV_FB_FREE")
     });
 }
 

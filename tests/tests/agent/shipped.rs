@@ -104,6 +104,18 @@ fn spawn((gpus, kubelet, host, root): &(Gpus, Kubelet, Host, tempfile::TempDir),
 }
 
 #[test]
+fn feature_63_the_fake_library_shows_a_machine_without_gpus_what_others_have() {
+    let mut command = Command::new(program::agent().unwrap());
+    command.args(["--once", "--json", "--kubelet-socket", "", "--metadata-endpoint", "", "--nvml-library"]);
+    command.arg(windlass_tests::nvml::library_path().unwrap()).env_clear().env("FAKE_NVML_PROFILE", "8xH100");
+    let out = command.stdin(Stdio::null()).output().unwrap();
+    let seen: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap_or_else(|_| panic!("{out:?}"));
+    let gpus = seen["gpus"].as_array().unwrap();
+    assert_eq!(gpus.len(), 8);
+    assert!(gpus.iter().all(|gpu| gpu["model"] == "NVIDIA H100 80GB HBM3"), "{seen:#}");
+}
+
+#[test]
 fn what_is_wrong_in_the_environment_is_said_by_the_name_of_the_variable() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("agent.yaml");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use windlass_tests::nvml::{AnswerName, Fault, ModelName, Process, Profile};
 use windlass_tests::scrape::Page;
 
-use crate::agent::node::{Node, main_of, runs, sharer};
+use crate::agent::node::{Node, main_of, runs, sharer, unix};
 
 const FIRST: &[(&str, &str)] = &[("gpu", "0")];
 const SECOND: &[(&str, &str)] = &[("gpu", "1")];
@@ -91,6 +91,33 @@ fn a_driver_that_hangs_before_the_first_reading_is_told_and_taken_up_when_it_ans
 }
 
 #[test]
+fn a_gpu_that_hangs_before_it_has_said_its_name_costs_only_itself() {
+    let mut profile = two_busy(60.0);
+    profile.faults = vec![Fault::hang(&["nvmlDeviceGetUUID"], Some(1))];
+    let mut node = node(&profile);
+    let hangs = [("gpu", "1"), ("state", "hangs")];
+    node.until("it is told, and the first is read", |page| {
+        page.value("gpu_device_down_info", &hangs) == Some(1.0)
+            && page.value("gpu_device_up", SECOND) == Some(0.0)
+            && of_pod(page) == Some(60.0)
+    });
+    // Events of the first are heard all the while, from when they are registered.
+    let now = unix();
+    profile.gpu(0).xids = (1..600).map(|tenth| (now + f64::from(tenth) / 10.0, 31)).collect();
+    node.gpus.set(&profile).unwrap();
+    let page = node.until("an Xid error of the first is counted", |page| {
+        page.value("gpu_device_xid_errors_total", &[("gpu", "0"), ("xid", "31")]).is_some()
+    });
+    assert_eq!(page.value("gpu_device_down_info", &hangs), Some(1.0));
+    profile.faults.clear();
+    node.gpus.set(&profile).unwrap();
+    node.until("it is read when the call came back", |page| {
+        page.value("gpu_device_utilization_ratio", SECOND) == Some(0.4)
+            && page.select("gpu_device_down_info", &[]).is_empty()
+    });
+}
+
+#[test]
 fn survives_a_driver_upgrade_without_a_crash_loop() {
     let mut profile = two_busy(60.0);
     let mut node = node(&profile);
@@ -131,14 +158,17 @@ fn lost_device_access_fails_liveness_with_the_reason() {
 }
 
 #[test]
-fn a_drivers_clock_that_is_set_back_costs_nothing() {
+fn a_drivers_clock_that_jumps_back_or_ahead_costs_nothing() {
     let mut profile = two_busy(60.0);
     let mut node = node(&profile);
     node.until("measured", |page| of_pod(page) == Some(60.0));
-    profile.sampler_clock_s = -3_600.0;
-    profile.gpu(0).processes = vec![Process::new(100, 30.0, 1_000)];
-    node.gpus.set(&profile).unwrap();
-    node.until("the new load is measured by the new clock", |page| {
-        of_pod(page) == Some(30.0) && page.value("gpu_device_utilization_max_ratio", FIRST) == Some(0.3)
-    });
+    for (clock, load) in [(-3_600.0, 30.0), (3_600.0, 80.0), (0.0, 50.0)] {
+        profile.sampler_clock_s = clock;
+        profile.gpu(0).processes = vec![Process::new(100, load, 1_000)];
+        node.gpus.set(&profile).unwrap();
+        node.until("the new load is measured by the new clock", |page| {
+            let most = page.value("gpu_device_utilization_max_ratio", FIRST);
+            of_pod(page) == Some(load) && most == Some(load / 100.0)
+        });
+    }
 }
