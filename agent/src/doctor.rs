@@ -9,13 +9,15 @@ pub use self::report::{Finding, Grade, Report};
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::time::Duration;
 
 use crate::attribution::Snapshot;
 use crate::config::Config;
-use crate::families::choice::Choice;
+use crate::families::choice::{Choice, Complaints};
 use crate::gpu::{CallLog, Gpu};
 use crate::http::web::Web;
+use crate::live;
 use crate::look::{Look, look};
 use crate::notices::metadata::{Failure, Metadata};
 use crate::notices::{self, Cloud, ec2};
@@ -37,28 +39,23 @@ pub async fn examine(config: &Config) -> std::io::Result<Report> {
 
 /// The files that the flags name.
 fn settings(config: &Config) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    if let Some(file) = &config.web_config_file {
-        findings.push(match Web::read(Some(file)) {
-            Ok(_) => Finding::ok("web config", file.display().to_string()),
-            Err(error) => {
-                Finding::mend("web config", format!("{}: {error}", file.display()), "the agent does not start with it")
-            }
+    let refused = |about: &str, file: &Path, error: String| {
+        Finding::mend(about, format!("{}: {error}", file.display()), "the agent does not start with it")
+    };
+    let web = config.web_config_file.as_deref().map(|file| match Web::read(Some(file)) {
+        Ok(_) => Finding::ok("web config", file.display().to_string()),
+        Err(error) => refused("web config", file, error),
+    });
+    let counters =
+        config.collectors.as_deref().map(|file| match live::counters(file).and_then(|bytes| Choice::read(&bytes)) {
+            Ok(read) => counters(&read, file),
+            Err(error) => refused("counters", file, error),
         });
-    }
-    if let Some(file) = &config.collectors {
-        findings.push(match std::fs::read_to_string(file) {
-            Err(error) => {
-                Finding::mend("counters", format!("{}: {error}", file.display()), "the agent does not start without it")
-            }
-            Ok(text) => counters(&Choice::parse(&text), &file.display().to_string()),
-        });
-    }
-    findings
+    web.into_iter().chain(counters).collect()
 }
 
-fn counters((choice, complaints): &(Choice, crate::families::choice::Complaints), file: &str) -> Finding {
-    let what = format!("{file}: {} families", choice.shown.len());
+fn counters((choice, complaints): &(Choice, Complaints), file: &Path) -> Finding {
+    let what = format!("{}: {} families", file.display(), choice.shown.len());
     let unknown = complaints.unknown.iter().map(|field| format!("{field} is not read by the agent"));
     let wrong: Vec<_> = complaints.rows.iter().cloned().chain(unknown).collect();
     if wrong.is_empty() {

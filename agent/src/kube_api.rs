@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use kube::Client;
+use kube::api::ApiResource;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -48,11 +49,16 @@ pub async fn start(
     let client = client(world.config.kubernetes.kubeconfig.as_deref()).await;
     let client = client.with_context(|| format!("{flag}: no way to the Kubernetes API"))?;
     if !world.config.kubernetes.taint_on.is_empty() {
-        tasks.spawn(taint::keep(world.clone(), client.clone(), stop.clone()));
+        tasks.spawn(until_stopped(taint::keep(world.clone(), client.clone()), stop.clone()));
     }
     if world.config.kubernetes.pod_informer {
-        tasks.spawn(pods::watch(world, client, stop.clone()));
+        tasks.spawn(until_stopped(pods::watch(world, client), stop.clone()));
     }
+    Ok(())
+}
+
+async fn until_stopped(work: impl Future<Output = ()>, stop: CancellationToken) -> anyhow::Result<()> {
+    stop.run_until_cancelled(work).await;
     Ok(())
 }
 
@@ -69,6 +75,12 @@ async fn client(kubeconfig: Option<&Path>) -> anyhow::Result<Client> {
     };
     (config.connect_timeout, config.write_timeout) = (Some(limits::API_WAIT), Some(limits::API_WAIT));
     Client::try_from(config).context("a client could not be made")
+}
+
+/// A kind of the core group.
+fn resource(kind: &str) -> ApiResource {
+    let plural = format!("{}s", kind.to_ascii_lowercase());
+    ApiResource { group: String::new(), version: "v1".into(), api_version: "v1".into(), kind: kind.into(), plural }
 }
 
 /// The pause after this many failures in a row.

@@ -59,7 +59,7 @@ impl Live {
         let live = Self {
             choice: ArcSwap::from_pointee(Choice::of(config.dcgm_names)),
             counters: Mutex::default(),
-            settings: Mutex::new(config.file.as_deref().and_then(|file| std::fs::read(file).ok()).unwrap_or_default()),
+            settings: Mutex::new(config.file.as_deref().and_then(|file| settings(file).ok()).unwrap_or_default()),
             web: ArcSwap::from_pointee(web),
             taints: !config.kubernetes.taint_on.is_empty(),
             config: watch::Sender::new(Arc::new(config)),
@@ -121,14 +121,15 @@ impl Live {
             let taken = renewed.map(|fresh| fresh.map(|web| self.web.store(Arc::new(web))).is_some());
             self.note(WEB, taken);
         }
-        if let Some(file) = &config.collectors {
-            self.note(COLLECTORS, self.collect(file));
+        match &config.collectors {
+            Some(file) => self.note(COLLECTORS, self.collect(file)),
+            None => self.forget(COLLECTORS),
         }
     }
 
     /// Reads the settings file; true when it says something new. What only a start can change is named and left as it was.
     fn settle(&self, file: &Path) -> Result<bool, String> {
-        let bytes = crate::config::read(file, COUNTERS_MAX)?;
+        let bytes = settings(file)?;
         let mut known = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
         if *known == bytes {
             return Ok(false);
@@ -136,7 +137,9 @@ impl Live {
         let current = self.config();
         let (_, args) = command_line::parse(&current.line).map_err(|error| {
             let said = error.to_string();
-            said.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
+            let line = said.lines().next().unwrap_or_default().trim_start_matches("error: ");
+            // Which file it is about is said by who tells.
+            line.trim_start_matches(&format!("{CONFIG} {}: ", file.display())).to_owned()
         })?;
         let Reloaded { config: fresh, waiting } = current.reloaded(Config::from(args), self.taints);
         if !waiting.is_empty() {
@@ -159,16 +162,12 @@ impl Live {
 
     /// Reads the counters CSV; true when it says something new. Rows that cannot be used are told and left out.
     fn collect(&self, file: &Path) -> Result<bool, String> {
-        let bytes = crate::config::read(file, COUNTERS_MAX)?;
+        let bytes = counters(file)?;
         let mut known = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
         if *known == bytes {
             return Ok(false);
         }
-        let text = std::str::from_utf8(&bytes).map_err(|_| "not a text in UTF-8")?;
-        let (mut choice, complaints) = Choice::parse(text);
-        if choice.shown.is_empty() && !complaints.rows.is_empty() {
-            return Err(format!("no row of it can be used; {}", complaints.rows.join("; ")));
-        }
+        let (mut choice, complaints) = Choice::read(&bytes)?;
         for row in &complaints.rows {
             tracing::warn!("{COLLECTORS} {}: {row}", file.display());
         }
@@ -208,6 +207,12 @@ impl Live {
         }
     }
 
+    /// No file is named any more: how its last reading ended concerns nobody.
+    fn forget(&self, flag: &'static str) {
+        self.reloads.lock().unwrap_or_else(PoisonError::into_inner).remove(flag);
+        self.complaints.lock().unwrap_or_else(PoisonError::into_inner).remove(flag);
+    }
+
     fn names_files(&self) -> bool {
         let config = self.config();
         config.file.is_some() || config.web_config_file.is_some() || config.collectors.is_some()
@@ -228,6 +233,15 @@ impl Live {
             tokio::task::spawn_blocking(move || live.reload()).await?;
         }
     }
+}
+
+fn settings(file: &Path) -> Result<Vec<u8>, String> {
+    crate::config::read(file, command_line::FILE_MAX)
+}
+
+/// The bytes of a counters CSV.
+pub(crate) fn counters(file: &Path) -> Result<Vec<u8>, String> {
+    crate::config::read(file, COUNTERS_MAX)
 }
 
 fn complaint(flag: &str, config: &Config, error: &str) -> anyhow::Error {

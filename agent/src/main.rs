@@ -21,14 +21,18 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error.into()),
     };
-    let outcome = runtime.block_on(async {
-        match task {
-            Task::Serve => windlass_agent::run(config).await.map(|()| ExitCode::SUCCESS),
-            Task::Once => once::once(&config, json, &mut std::io::stdout()).await.map(|()| ExitCode::SUCCESS),
-            Task::Doctor => diagnose(&config, json).await,
-        }
-    });
+    let outcome = runtime.block_on(perform(task, config, json));
+    // A file that does not answer, on a network say, holds its reader for ever, and would hold up the end with it.
+    runtime.shutdown_background();
     outcome.unwrap_or_else(|error| if task == Task::Serve { fail(&error) } else { tell(&error) })
+}
+
+async fn perform(task: Task, config: Config, json: bool) -> anyhow::Result<ExitCode> {
+    match task {
+        Task::Serve => windlass_agent::run(config).await.map(|()| ExitCode::SUCCESS),
+        Task::Once => once::once(&config, json, &mut std::io::stdout()).await.map(|()| ExitCode::SUCCESS),
+        Task::Doctor => diagnose(&config, json).await,
+    }
 }
 
 async fn diagnose(config: &Config, json: bool) -> anyhow::Result<ExitCode> {

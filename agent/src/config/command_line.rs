@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::Args;
 
 /// Largest settings file.
-const FILE_MAX: u64 = 64 << 10;
+pub(crate) const FILE_MAX: u64 = 64 << 10;
 /// Flags that mean one start of the program and not its settings.
 const NOT_SETTINGS: [&str; 5] = ["config", "once", "json", "help", "version"];
 

@@ -3,13 +3,13 @@
 use std::io::Read as _;
 use std::path::Path;
 
-/// A file of settings, whole, with its name in every error.
+/// A file of settings, whole. Who calls says which file an error is about.
 pub(crate) fn read(file: &Path, limit: u64) -> Result<Vec<u8>, String> {
-    let named = |error: std::io::Error| format!("cannot read {}: {error}", file.display());
     let mut bytes = Vec::new();
-    std::fs::File::open(file).and_then(|open| open.take(limit + 1).read_to_end(&mut bytes)).map_err(named)?;
+    let read = std::fs::File::open(file).and_then(|open| open.take(limit + 1).read_to_end(&mut bytes));
+    read.map_err(|error| format!("cannot be read: {error}"))?;
     if bytes.len() as u64 > limit {
-        return Err(format!("{}: longer than {limit} bytes; is it the right file?", file.display()));
+        return Err(format!("longer than {limit} bytes; is it the right file?"));
     }
     Ok(bytes)
 }

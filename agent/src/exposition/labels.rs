@@ -12,6 +12,9 @@ const LABEL_MAX: usize = 512;
 /// Room that most label sets fit into, in bytes.
 const USUAL: usize = 256;
 
+/// Labels that single families of DCGM's add to the GPU's. A label twice in a series spoils the whole page for its reader.
+const DCGM_FURTHER: [&str; 5] = ["err_code", "err_msg", "window_size_in_ms", "xid", "clock_event"];
+
 /// Labels as they stand on the page.
 #[derive(Debug, Clone)]
 pub(super) struct Labels {
@@ -153,9 +156,10 @@ pub(super) fn dcgm_labels(
         .with("pod", name(|owner| &owner.pod))
         .with("container", name(|owner| &owner.container));
     for (name, value) in owner.map(|owner| identity_labels(owner, sources)).unwrap_or_default() {
-        // dcgm-exporter shows pod labels under their own names, where the series does not have one of that name already.
-        let name = name.strip_prefix("label_").unwrap_or(name);
-        if !labels.has(name) {
+        // dcgm-exporter shows pod labels under their own names: where that is a name, and no label of the series has it.
+        let own = name.strip_prefix("label_").filter(|own| !own.starts_with(|first: char| first.is_ascii_digit()));
+        let name = own.unwrap_or(name);
+        if !labels.has(name) && !DCGM_FURTHER.contains(&name) {
             labels = labels.with(name, value);
         }
     }

@@ -116,6 +116,16 @@ impl Choice {
         Self { shown: dcgm::FAMILIES.iter().map(shown).collect(), labels: vec![Label { name, value }] }
     }
 
+    /// Reads the bytes of a counters CSV. An error says why nothing of it can be used.
+    pub fn read(bytes: &[u8]) -> Result<(Self, Complaints), String> {
+        let text = std::str::from_utf8(bytes).map_err(|_| "not a text in UTF-8")?;
+        let (choice, complaints) = Self::parse(text);
+        if choice.shown.is_empty() && !complaints.rows.is_empty() {
+            return Err(format!("no row of it can be used; {}", complaints.rows.join("; ")));
+        }
+        Ok((choice, complaints))
+    }
+
     /// Reads a counters CSV: `field, type, help` a line, `#` for comments. Names are shown as they are written.
     #[must_use]
     pub fn parse(text: &str) -> (Self, Complaints) {

@@ -34,6 +34,11 @@ impl Users {
         Ok(Self { hashes, admitted: Mutex::default(), key, turn: Arc::new(Semaphore::new(1)) })
     }
 
+    /// Whether everybody is let in.
+    pub(super) fn is_empty(&self) -> bool {
+        self.hashes.is_empty()
+    }
+
     /// Whether the `Authorization` header opens the door.
     pub(super) async fn admit(&self, authorization: Option<&str>) -> bool {
         let Some(key) = &self.key else { return true };

@@ -41,7 +41,8 @@ impl Web {
         Self::new(said(file)?)
     }
 
-    /// Reads again; `None` when nothing has changed. TLS does not come or go while the agent runs: a slip in a file must not open a closed door.
+    /// Reads again; `None` when nothing has changed. TLS does not come or go while the agent runs, nor do the last users go: a slip in a file, or one that
+    /// is read while it is being written, must not open a closed door.
     pub(crate) fn renewed(&self, file: Option<&Path>) -> Result<Option<Self>, String> {
         let said = said(file)?;
         if said.stamp == self.stamp {
@@ -49,6 +50,9 @@ impl Web {
         }
         if said.pems.is_some() != self.tls.is_some() {
             return Err("tls_server_config came or went: that takes a restart".into());
+        }
+        if said.config.basic_auth_users.is_empty() && !self.users.is_empty() {
+            return Err("basic_auth_users went: to let everybody in takes a restart".into());
         }
         Self::new(said).map(Some)
     }
@@ -107,7 +111,7 @@ fn pems(tls: &TlsServerConfig, stamp: &mut Context) -> Result<Pems, String> {
 }
 
 fn read(file: &Path, stamp: &mut Context) -> Result<Vec<u8>, String> {
-    let bytes = crate::config::read(file, FILE_MAX)?;
+    let bytes = crate::config::read(file, FILE_MAX).map_err(|error| format!("{}: {error}", file.display()))?;
     stamp.update(&bytes.len().to_le_bytes());
     stamp.update(&bytes);
     Ok(bytes)
@@ -165,6 +169,11 @@ mod tests {
         assert_eq!(web.renewed(Some(&file)).unwrap().unwrap().headers[0].1, "sameorigin");
         std::fs::write(&file, headers("perhaps")).unwrap();
         assert!(web.renewed(Some(&file)).unwrap_err().contains("perhaps"));
+        let hash = bcrypt::hash_with_salt("open:sesame", 4, [7; 16]).unwrap();
+        std::fs::write(&file, format!("basic_auth_users: {{alice: {hash}}}\n")).unwrap();
+        let closed = web.renewed(Some(&file)).unwrap().unwrap();
+        std::fs::write(&file, "").unwrap();
+        assert!(closed.renewed(Some(&file)).unwrap_err().contains("basic_auth_users"), "half written opens no door");
         std::fs::remove_file(&file).unwrap();
         assert!(web.renewed(Some(&file)).unwrap_err().contains("web.yaml"));
     }

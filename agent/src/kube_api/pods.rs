@@ -2,14 +2,14 @@
 //! container ids are read of each.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 
 use kube::Client;
-use kube::api::{Api, ApiResource, ListParams, NotUsed, Object, WatchEvent, WatchParams};
+use kube::api::{Api, ListParams, NotUsed, Object, WatchEvent, WatchParams};
 use serde::Deserialize;
 use tokio_stream::StreamExt as _;
-use tokio_util::sync::CancellationToken;
 
-use super::{World, pause};
+use super::{World, pause, resource};
 use crate::config::limits;
 use crate::pods::identity::{Identities, Pod, Source};
 
@@ -34,41 +34,21 @@ type Written = Object<NotUsed, Status>;
 /// Pods by uid.
 type Known = BTreeMap<String, Pod>;
 
-/// Watches until cancelled.
-pub(super) async fn watch(world: World, client: Client, stop: CancellationToken) -> anyhow::Result<()> {
-    tokio::select! {
-        () = stop.cancelled() => {}
-        () = follow(&world, &client) => {}
-    }
-    Ok(())
-}
-
-async fn follow(world: &World, client: &Client) {
+/// Watches for as long as the agent runs.
+pub(super) async fn watch(world: World, client: Client) {
     let mut failures = 0_u32;
     loop {
-        match once(world, client).await {
-            Ok(()) => failures = 0,
-            Err(error) => {
-                failures = failures.saturating_add(1);
-                tracing::warn!(
-                    "the node's pods cannot be watched: {error:#}; what is known stands, and it is tried again"
-                );
-            }
-        }
+        let Err(error) = once(&world, &client, &mut failures).await;
+        failures = failures.saturating_add(1);
+        tracing::warn!("the node's pods cannot be watched: {error:#}; what is known stands, and it is tried again");
         tokio::time::sleep(pause(failures)).await;
     }
 }
 
-/// One list and the watch that begins where it ended. A watch ends by itself after some minutes: that is no failure.
-async fn once(world: &World, client: &Client) -> anyhow::Result<()> {
-    let resource = ApiResource {
-        group: String::new(),
-        version: "v1".into(),
-        api_version: "v1".into(),
-        kind: "Pod".into(),
-        plural: "pods".into(),
-    };
-    let api: Api<Written> = Api::all_with(client.clone(), &resource);
+/// One list and the watch that begins where it ended, until something fails. A watch ends by itself after some minutes: that is no failure. Whatever a
+/// watch says ends the row of `failures`.
+async fn once(world: &World, client: &Client, failures: &mut u32) -> anyhow::Result<Infallible> {
+    let api: Api<Written> = Api::all_with(client.clone(), &resource("Pod"));
     let mine = format!("spec.nodeName={}", world.config.node_name);
     let list = api.list(&ListParams::default().fields(&mine).limit(limits::API_PODS).match_any()).await?;
     let mut version = list.metadata.resource_version.unwrap_or_default();
@@ -91,7 +71,11 @@ async fn once(world: &World, client: &Client) -> anyhow::Result<()> {
                     }
                 };
                 let Some(event) = event else { return Ok(()) };
-                match event? {
+                let event = event?;
+                if !matches!(event, WatchEvent::Error(_)) {
+                    *failures = 0;
+                }
+                match event {
                     WatchEvent::Added(written) | WatchEvent::Modified(written) => {
                         version = written.metadata.resource_version.clone().unwrap_or_default();
                         let pod = pod(written);
@@ -112,6 +96,9 @@ async fn once(world: &World, client: &Client) -> anyhow::Result<()> {
             }
         });
         ended.await.map_err(|_| anyhow::anyhow!("the watch fell silent"))??;
+        *failures = 0;
+        // A server that ends every watch at once is not asked in a circle.
+        tokio::time::sleep(pause(0)).await;
     }
 }
 

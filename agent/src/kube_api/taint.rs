@@ -7,12 +7,11 @@ use anyhow::Context as _;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
-use kube::api::{Api, ApiResource, DynamicObject, NotUsed, Object, Patch, PatchParams, PostParams};
+use kube::api::{Api, DynamicObject, NotUsed, Object, Patch, PatchParams, PostParams};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use tokio_util::sync::CancellationToken;
 
-use super::{World, pause};
+use super::{World, pause, resource};
 use crate::config::kubernetes::Kubernetes;
 use crate::config::limits;
 use crate::notices::{Kind, Notice, Seen};
@@ -39,16 +38,8 @@ struct Spec {
 
 type Node = Object<Spec, NotUsed>;
 
-/// Keeps the node's taint in step with the notices, until cancelled.
-pub(super) async fn keep(world: World, client: Client, stop: CancellationToken) -> anyhow::Result<()> {
-    tokio::select! {
-        () = stop.cancelled() => {}
-        () = follow(&world, &client) => {}
-    }
-    Ok(())
-}
-
-async fn follow(world: &World, client: &Client) {
+/// Keeps the node's taint in step with the notices, for as long as the agent runs.
+pub(super) async fn keep(world: World, client: Client) {
     let (mut done, mut failures): (Option<Option<Kind>>, u32) = (None, 0);
     loop {
         let seen = world.board.load();
@@ -58,7 +49,7 @@ async fn follow(world: &World, client: &Client) {
             let settings = world.live.config();
             let wanted = wanted(&seen, &settings.kubernetes, now);
             if done != Some(wanted.map(|notice| notice.kind)) {
-                match apply(client, &world.config.node_name, wanted, now).await {
+                match apply(&client, &world.config.node_name, wanted, now).await {
                     Ok(()) => (done, failures) = (Some(wanted.map(|notice| notice.kind)), 0),
                     Err(error) => {
                         failures = failures.saturating_add(1);
@@ -96,8 +87,7 @@ fn changed(taints: &[Taint], wanted: Option<Kind>) -> Option<Vec<Taint>> {
 
 /// Reads the node, changes our taint and nothing else, and says so in an Event. Two writers at once: the later one reads again.
 async fn apply(client: &Client, name: &str, wanted: Option<&Notice>, now: f64) -> anyhow::Result<()> {
-    let resource = ApiResource { plural: "nodes".into(), ..resource("Node") };
-    let nodes: Api<Node> = Api::all_with(client.clone(), &resource);
+    let nodes: Api<Node> = Api::all_with(client.clone(), &resource("Node"));
     for _ in 0..limits::API_CONFLICTS {
         let node = nodes.get(name).await.with_context(|| format!("reading node {name}"))?;
         let Some(taints) = changed(&node.spec.taints, wanted.map(|notice| notice.kind)) else { return Ok(()) };
@@ -114,11 +104,6 @@ async fn apply(client: &Client, name: &str, wanted: Option<&Notice>, now: f64) -
         }
     }
     anyhow::bail!("node {name} was changed by somebody else {} times in a row", limits::API_CONFLICTS)
-}
-
-fn resource(kind: &str) -> ApiResource {
-    let plural = format!("{}s", kind.to_ascii_lowercase());
-    ApiResource { group: String::new(), version: "v1".into(), api_version: "v1".into(), kind: kind.into(), plural }
 }
 
 /// An Event on the node, where `kubectl describe node` shows it.

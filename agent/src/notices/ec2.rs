@@ -71,24 +71,13 @@ pub async fn watch(watch: &Watch) {
 }
 
 impl Session<'_> {
-    /// One round: three small questions on a spot machine, one on another, and rarely a few more.
+    /// One round: three small questions on a spot machine, one on another, and rarely a few more. What is urgent comes first, so that nothing which
+    /// fails behind it keeps it from being heard.
     async fn poll(&mut self) -> Result<(), Failure> {
-        let (now, unix) = (self.watch.clock.now(), self.watch.clock.unix());
-        let board = &self.watch.board;
-        if now >= self.slow {
+        let (board, unix) = (&self.watch.board, self.watch.clock.unix());
+        if board.load().market.is_none() {
             let market = self.get("instance-life-cycle").await?.and_then(|answer| word(answer.text()?));
-            let maintenance = match self.get("events/maintenance/scheduled").await? {
-                Some(answer) => maintenance(&answer.body, unix).ok_or_else(|| unreadable("events/maintenance"))?,
-                None => Vec::new(),
-            };
-            board.change(|seen| {
-                seen.market = market.or(seen.market.take());
-                seen.replace(&[Kind::Maintenance], maintenance);
-            });
-            if self.machine.is_none() {
-                self.machine = self.identity().await?;
-            }
-            self.slow = now + limits::METADATA_INTERVAL_SLOW;
+            board.change(|seen| seen.market = market);
         }
         // Only a spot machine is interrupted; one of an unknown market is taken for one.
         if board.load().market.as_deref().is_none_or(|market| market == "spot") {
@@ -106,8 +95,27 @@ impl Session<'_> {
         board.change(|seen| {
             seen.replace(&[Kind::ScaleIn], scale_in(lifecycle.as_deref(), unix));
             seen.lifecycle = lifecycle;
-            seen.provider_id = self.machine.clone();
         });
+        self.poll_slow(unix).await?;
+        board.change(|seen| seen.provider_id = self.machine.clone());
+        Ok(())
+    }
+
+    /// What is told days ahead, or never changes.
+    async fn poll_slow(&mut self, unix: f64) -> Result<(), Failure> {
+        let (board, now) = (&self.watch.board, self.watch.clock.now());
+        if now < self.slow {
+            return Ok(());
+        }
+        let maintenance = match self.get("events/maintenance/scheduled").await? {
+            Some(answer) => maintenance(&answer.body, unix).ok_or_else(|| unreadable("events/maintenance"))?,
+            None => Vec::new(),
+        };
+        board.change(|seen| seen.replace(&[Kind::Maintenance], maintenance));
+        if self.machine.is_none() {
+            self.machine = self.identity().await?;
+        }
+        self.slow = now + limits::METADATA_INTERVAL_SLOW;
         Ok(())
     }
 

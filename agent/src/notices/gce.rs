@@ -16,21 +16,31 @@ const PROJECT: &str = "/computeMetadata/v1/project/project-id";
 
 /// Listens for as long as the agent runs.
 pub async fn watch(watch: &Watch) {
-    scheduling_once(watch).await;
     tokio::join!(
+        scheduling(watch),
         listen(watch, "preempted", &[Kind::Preemption], preempted),
         listen(watch, "maintenance-event", &[Kind::Maintenance], maintenance),
     );
 }
 
 /// How the machine is scheduled never changes: asked until it is known, or refused.
-async fn scheduling_once(watch: &Watch) {
+async fn scheduling(watch: &Watch) {
     let mut metadata = Metadata::new(watch.authority.clone());
     let path = format!("{INSTANCE}scheduling/?recursive=true&alt=json");
-    match metadata.get(&path, &[FLAVOR], limits::METADATA_WAIT).await {
-        Ok(answer) if answer.status == 200 => watch.board.change(|seen| seen.market = market(&answer.body)),
-        Ok(answer) => watch.board.bad(&Failure::Refused(path, answer.status)),
-        Err(failure) => watch.board.bad(&failure),
+    for failures in 1_u32.. {
+        match metadata.get(&path, &[FLAVOR], limits::METADATA_WAIT).await {
+            Ok(answer) if answer.status == 200 => {
+                return watch.board.change(|seen| seen.market = market(&answer.body));
+            }
+            Ok(answer) => {
+                watch.board.bad(&Failure::Refused(path.clone(), answer.status));
+                if answer.status < 500 {
+                    return;
+                }
+            }
+            Err(failure) => watch.board.bad(&failure),
+        }
+        tokio::time::sleep(patience(limits::METADATA_INTERVAL, failures)).await;
     }
 }
 

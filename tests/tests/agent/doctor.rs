@@ -83,8 +83,11 @@ fn what_is_missing_is_named_with_what_to_do() {
     world.config.kubelet_socket = Some(nowhere.join("kubelet.sock"));
     world.config.host_proc = nowhere.clone();
     world.config.web_config_file = Some(nowhere.join("web.yaml"));
+    let counters = world.gpus.folder().join("counters.csv");
+    std::fs::write(&counters, "nonsense\n").unwrap();
+    world.config.collectors = Some(counters);
     let report = wait(examine(&world.config)).unwrap();
-    for about in ["GPU 1", "process ids", "web config", "cloud"] {
+    for about in ["GPU 1", "process ids", "web config", "counters", "cloud"] {
         assert_eq!(grade(&report, about), Grade::Mend, "{about}\n{report}");
     }
     assert_eq!(grade(&report, "GPU 0"), Grade::Ok, "one lost GPU is one");

@@ -118,6 +118,15 @@ impl Node {
     }
 }
 
+/// Asks until it is so.
+pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let start = now();
+    while !is_so() {
+        assert!(start.elapsed() < PATIENCE, "never: {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 #[expect(clippy::disallowed_methods, reason = "a test that waits for the real agent has to give up at some time")]
 fn now() -> Instant {
     Instant::now()

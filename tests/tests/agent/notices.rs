@@ -64,6 +64,17 @@ fn an_ec2_spot_notice_is_shown_with_its_deadline_and_goes_when_it_is_taken_back(
 }
 
 #[test]
+fn a_question_that_can_wait_and_fails_keeps_no_urgent_notice_from_being_heard() {
+    let metadata = Metadata::start(Cloud::Ec2).unwrap();
+    metadata.set("events/maintenance/scheduled", Some("<html>"));
+    metadata.set("spot/instance-action", Some(r#"{"action":"stop","time":"2017-09-18T08:22:00Z"}"#));
+    let mut node = node(&metadata);
+    node.until("the notice is there, and the failure is told", |page| {
+        stands(page, "spot_interruption", "stop") && up(page) == Some(0.0)
+    });
+}
+
+#[test]
 fn a_session_that_ends_is_renewed_without_losing_a_notice() {
     let metadata = Metadata::start(Cloud::Ec2).unwrap();
     metadata.set("instance-life-cycle", Some("spot"));
@@ -114,6 +125,17 @@ fn a_service_that_breaks_keeps_the_last_notice_and_counts_failures() {
 }
 
 #[test]
+fn gce_is_asked_for_the_market_until_it_answers() {
+    let metadata = Metadata::start(Cloud::Gce).unwrap();
+    metadata.trouble(Trouble::Status(503));
+    metadata.set("scheduling/", Some(r#"{"preemptible":"TRUE","provisioningModel":"SPOT"}"#));
+    let mut node = node(&metadata);
+    node.until("it is down", |page| up(page) == Some(0.0));
+    metadata.trouble(Trouble::None);
+    node.until("the market is known", |page| page.value("gpu_node_market_info", &[("market", "spot")]) == Some(1.0));
+}
+
+#[test]
 fn gce_tells_of_preemption_and_maintenance_as_it_happens() {
     let metadata = Metadata::start(Cloud::Gce).unwrap();
     metadata.set("preempted", Some("FALSE"));
@@ -123,8 +145,10 @@ fn gce_tells_of_preemption_and_maintenance_as_it_happens() {
     metadata.set("name", Some("gke-gpu-1"));
     metadata.set("scheduling/", Some(r#"{"automaticRestart":"FALSE","onHostMaintenance":"TERMINATE","preemptible":"TRUE","provisioningModel":"SPOT"}"#));
     let mut node = node(&metadata);
-    let page = node.until("it answers", |page| up(page) == Some(1.0));
-    assert_eq!(page.value("gpu_node_market_info", &[("cloud", "gce"), ("market", "spot")]), Some(1.0));
+    let page = node.until("it answers", |page| {
+        let market = [("cloud", "gce"), ("market", "spot")];
+        up(page) == Some(1.0) && page.value("gpu_node_market_info", &market) == Some(1.0)
+    });
     assert!(page.select("gpu_node_notice", &[]).is_empty());
     metadata.set("maintenance-event", Some("TERMINATE_ON_HOST_MAINTENANCE"));
     metadata.set("preempted", Some("TRUE"));

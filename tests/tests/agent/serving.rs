@@ -15,7 +15,7 @@ use windlass_tests::metadata::{Cloud, Metadata};
 use windlass_tests::nvml::{ModelName, Profile};
 use windlass_tests::scrape::Page;
 
-use crate::agent::node::{Node, holder, main_of};
+use crate::agent::node::{Node, holder, main_of, until};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -86,17 +86,6 @@ fn tls(pair: &Pair) -> String {
         pair.certificate.file_name().unwrap().to_string_lossy(),
         pair.key.file_name().unwrap().to_string_lossy()
     )
-}
-
-/// Asks until it is so; nothing here is timed but the end of patience.
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    for _ in 0..600 {
-        if is_so() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    panic!("never: {what}");
 }
 
 #[test]
@@ -283,8 +272,15 @@ fn feature_50_a_settings_file_is_taken_over_while_every_page_stays_whole() {
         let gone = |name: &str| !name.starts_with("windlass_agent_metadata");
         page.series.iter().all(|series| gone(&series.name) && !series.labels.contains_key("label_team"))
     });
+    let collectors = [("file", "collectors")];
+    std::fs::write(&file, "metadata-endpoint:\ncollectors: /nowhere/counters.csv\n").unwrap();
+    node.until("a counters file that is not there shows", |page| {
+        page.value("windlass_agent_config_last_reload_successful", &collectors) == Some(0.0)
+    });
     std::fs::write(&file, "metadata-endpoint:\nmax-series: 60\n").unwrap();
-    node.until("few series", |page| page.series.len() == 60);
+    node.until("few series, and no word of a file that is not named any more", |page| {
+        page.series.len() == 60 && page.select("windlass_agent_config_last_reload_successful", &collectors).is_empty()
+    });
 }
 
 #[test]

@@ -2,36 +2,27 @@
 //! Linux user namespaces stand in for a container, so that no root is needed.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 use windlass_tests::kubelet::Kubelet;
 use windlass_tests::nvml::{Gpus, ModelName, Process, Profile};
 use windlass_tests::port::Port;
 use windlass_tests::proc::Host;
-use windlass_tests::program;
+use windlass_tests::program::{self, Agent};
 use windlass_tests::prometheus::{Prometheus, job};
 use windlass_tests::scrape::{Page, Scraper};
 
-use crate::agent::node::{holder, main_of, runs};
+use crate::agent::node::{holder, main_of, runs, until};
 
 /// The binary in something like its container, on a node with eight GPUs of which one is held.
 struct Confined {
-    agent: Child,
+    agent: Agent,
     /// Its own, also while it is not there.
     port: Port,
     // Goes after the agent.
     world: (Gpus, Kubelet, Host, tempfile::TempDir),
-}
-
-impl Drop for Confined {
-    fn drop(&mut self) {
-        // Both fail only for a process that is gone already.
-        let _gone = self.agent.kill();
-        let _gone = self.agent.wait();
-    }
 }
 
 /// Root without a single capability, with no way to gain one, and nowhere to write.
@@ -53,8 +44,7 @@ impl Confined {
 
     /// The agent is killed; after this long another one is there, at the same address.
     fn restart(&mut self, after: std::time::Duration) {
-        self.agent.kill().unwrap();
-        self.agent.wait().unwrap();
+        self.agent.kill();
         std::thread::sleep(after);
         self.agent = spawn(&self.world, self.port.address());
     }
@@ -83,24 +73,35 @@ impl Confined {
 }
 
 /// Starts the binary; it listens.
-fn spawn((gpus, kubelet, host, root): &(Gpus, Kubelet, Host, tempfile::TempDir), listen: SocketAddr) -> Child {
+fn spawn((gpus, kubelet, host, root): &(Gpus, Kubelet, Host, tempfile::TempDir), listen: SocketAddr) -> Agent {
     let mut command = Command::new("unshare");
     command.args(["--user", "--map-root-user", "--mount", "sh", "-c", CONTAINER]).arg(root.path());
     command.arg(program::agent().unwrap()).args(["--listen", &listen.to_string(), "--node-name", "node-a"]);
     command.arg("--nvml-library").arg(gpus.library()).arg("--kubelet-socket").arg(kubelet.socket());
     command.arg("--host-proc").arg(host.proc()).arg("--host-logs").arg(host.logs());
-    command.args(["--metadata-endpoint", ""]);
-    let mut agent = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("unshare (util-linux)");
-    let mut said = String::new();
-    let mut lines = BufReader::new(agent.stderr.take().unwrap()).lines().map_while(Result::ok);
-    let listens = lines.by_ref().any(|line| {
-        said += &format!("{line}\n");
-        line.contains(&format!("address={listen}"))
+    Agent::start(command.args(["--metadata-endpoint", ""])).expect("unshare (util-linux)")
+}
+
+#[test]
+fn a_file_that_never_answers_does_not_hold_up_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("counters.csv");
+    std::fs::write(&file, "DCGM_FI_DEV_GPU_TEMP, gauge, C.\n").unwrap();
+    let mut command = Command::new(program::agent().unwrap());
+    command.args(["--listen", "127.0.0.1:0", "--kubelet-socket", "", "--metadata-endpoint", ""]);
+    let mut agent = Agent::start(command.arg("--collectors").arg(&file)).unwrap();
+    // A pipe that somebody could write to, and never does, stands in for a file on a network that is down.
+    let pipe = folder.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let _writer = std::fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
+    std::fs::rename(&pipe, &file).unwrap();
+    let open = format!("/proc/{}/fd", agent.id());
+    until("the agent reads it", || {
+        let files = std::fs::read_dir(&open).unwrap().flatten();
+        files.filter_map(|it| std::fs::read_link(it.path()).ok()).any(|it| it == file)
     });
-    assert!(listens, "the agent does not listen:\n{said}");
-    // Whatever else it says is read, so that it never waits for its log.
-    std::thread::spawn(move || lines.for_each(drop));
-    agent
+    agent.signal("TERM").unwrap();
+    until("the agent has ended", || agent.ended().unwrap().is_some());
 }
 
 #[test]

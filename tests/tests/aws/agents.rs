@@ -5,7 +5,7 @@ use std::{
     io::{BufRead as _, BufReader, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
     path::Path,
-    process::{Child, Command, Stdio},
+    process::Command,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -17,7 +17,7 @@ use windlass_tests::{
     certificates::Mutual,
     metadata::Metadata,
     port::Port,
-    program,
+    program::{self, Agent},
 };
 
 use super::stage::{Stage, gpu_group};
@@ -26,34 +26,11 @@ use super::stage::{Stage, gpu_group};
 const NOTICE: Duration = Duration::from_mins(2);
 
 /// The shipped agent on a machine without a GPU.
-struct Agent {
-    program: Child,
-    address: SocketAddr,
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        let _ = self.program.kill();
-        let _ = self.program.wait();
-    }
-}
-
-impl Agent {
-    fn start(metadata: &Metadata, arguments: &[&str]) -> Self {
-        let mut command = Command::new(program::agent().unwrap());
-        command.args(["--listen", "127.0.0.1:0", "--node-name", "gpu-1", "--kubelet-socket", ""]);
-        command.args(["--nvml-library", "/nonexistent/libnvidia-ml.so.1", "--metadata-endpoint", &metadata.endpoint()]);
-        let mut program = command.args(arguments).stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut said = String::new();
-        let mut lines = BufReader::new(program.stderr.take().unwrap()).lines().map_while(Result::ok);
-        let address = lines.by_ref().find_map(|line| {
-            said += &format!("{line}\n");
-            line.split(' ').find_map(|word| word.strip_prefix("address="))?.parse().ok()
-        });
-        let address = address.unwrap_or_else(|| panic!("the agent does not listen:\n{said}"));
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { program, address }
-    }
+fn agent(metadata: &Metadata, arguments: &[&str]) -> Agent {
+    let mut command = Command::new(program::agent().unwrap());
+    command.args(["--listen", "127.0.0.1:0", "--node-name", "gpu-1", "--kubelet-socket", ""]);
+    command.args(["--nvml-library", "/nonexistent/libnvidia-ml.so.1", "--metadata-endpoint", &metadata.endpoint()]);
+    Agent::start(command.args(arguments)).unwrap()
 }
 
 /// The instance metadata of a machine of the group `gpu`.
@@ -80,7 +57,7 @@ async fn leaving(stage: &mut Stage, machines: usize) -> bool {
 async fn a_spot_notice_goes_from_the_instance_metadata_through_the_agent_to_the_autoscaler() {
     let cloud = spot_cloud(2);
     let metadata = metadata_of(&cloud);
-    let agent = Agent::start(&metadata, &[]);
+    let agent = agent(&metadata, &[]);
     let agents = json!({"usage": {"agents": {"urls": [format!("http://{}", agent.address)], "interval": "200ms"}}});
     let mut stage = Stage::with(cloud, &agents).await;
     let heard = "windlass_provider_agents{state=\"heard\"} 1";
@@ -130,7 +107,7 @@ async fn an_agent_with_tls_and_users_is_heard_by_who_has_both() {
     let (web_file, password) = (folder.path().join("web.yaml"), folder.path().join("password"));
     std::fs::write(&web_file, web.to_string()).unwrap();
     std::fs::write(&password, "wrong\n").unwrap();
-    let agent = Agent::start(&metadata, &["--web-config-file", &text(&web_file)]);
+    let agent = agent(&metadata, &["--web-config-file", &text(&web_file)]);
     let mut agents = json!({
         "address": format!("localhost:{}", agent.address.port()), "interval": "200ms",
         "tls": {"ca": authority, "cert": client.certificate, "key": client.key},

@@ -53,7 +53,7 @@ fn what_is_wrong_is_said_with_its_file_and_its_key() {
         ),
         ("windlass-agent --config FILE", "max-series: {a: b}", "max-series: write one value"),
         ("windlass-agent --config FILE", "a: [", "line "),
-        ("windlass-agent --config /nowhere.yaml", "", "/nowhere.yaml: No such file"),
+        ("windlass-agent --config /nowhere.yaml", "", "/nowhere.yaml: cannot be read: No such file"),
         ("windlass-agent --sample-interval 2m", "", "must be from 100ms to 1m"),
         ("windlass-agent --json", "", "--once"),
         ("windlass-agent docter", "", "doctor"),

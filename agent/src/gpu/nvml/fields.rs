@@ -120,6 +120,12 @@ fn numbered(id: u32, scheme: FieldIdScheme) -> u32 {
 }
 
 impl Values {
+    /// Answers, for tests.
+    #[cfg(test)]
+    pub(super) fn of(answers: &[(&'static str, f64)]) -> Self {
+        Self(answers.to_vec())
+    }
+
     /// One answer.
     pub(super) fn get(&self, word: &str) -> Option<f64> {
         self.0.iter().find(|(known, _)| *known == word).map(|(_, value)| *value)
@@ -222,7 +228,7 @@ mod tests {
 
     #[test]
     fn links_are_counted_in_bytes_and_health_in_words() {
-        let values = Values(vec![
+        let values = Values::of(&[
             ("nvlink_sent", 2.0),
             ("nvlink_received", 1.0),
             ("pcie_sent", 7.0),

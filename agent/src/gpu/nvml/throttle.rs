@@ -42,6 +42,8 @@ const REASONS: [Reason; 14] = [
 #[derive(Debug, Clone, Default)]
 pub(super) struct Throttle {
     seconds: [f64; REASONS.len()],
+    /// Whether the driver has counted the reason: our own sum in its place would be a counter that falls.
+    counted: [bool; REASONS.len()],
     last: Option<Duration>,
 }
 
@@ -51,22 +53,36 @@ impl Throttle {
         let elapsed = self.last.map(|last| now.saturating_sub(last)).filter(|elapsed| *elapsed <= GAP);
         self.last = bits.map(|_| now);
         let elapsed = elapsed.unwrap_or_default().as_secs_f64();
-        let one = |(reason, seconds): (&Reason, &mut f64)| {
+        let one = |((reason, seconds), counted): ((&Reason, &mut f64), &mut bool)| {
             let held = bits.zip(reason.bit).map(|(bits, bit)| bits & bit != 0);
             if held == Some(true) {
                 *seconds += elapsed;
             }
-            let counted = reason.counter.and_then(|word| counters.get(word)).map(|nanoseconds| nanoseconds / 1e9);
-            let seconds = counted.or(held.map(|_| *seconds))?;
+            let driver = reason.counter.and_then(|word| counters.get(word)).map(|nanoseconds| nanoseconds / 1e9);
+            *counted |= driver.is_some();
+            let seconds = driver.or(held.map(|_| *seconds).filter(|_| !*counted))?;
             Some(Throttled { reason: reason.word, seconds })
         };
-        REASONS.iter().zip(&mut self.seconds).filter_map(one).collect()
+        REASONS.iter().zip(&mut self.seconds).zip(&mut self.counted).filter_map(one).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_counter_of_the_drivers_that_is_not_read_once_is_absent_and_does_not_fall() {
+        let mut throttle = Throttle::default();
+        let mut read = |second, counters: &Values| {
+            let found = throttle.read(Duration::from_secs(second), Some(0x4), counters);
+            found.iter().find(|held| held.reason == "sw_power_cap").map(|held| held.seconds)
+        };
+        let counters = Values::of(&[("power_violation", 90e9)]);
+        assert_eq!(read(1, &counters), Some(90.0));
+        assert_eq!(read(2, &Values::default()), None);
+        assert_eq!(read(3, &counters), Some(90.0));
+    }
 
     #[test]
     fn seconds_are_added_up_where_the_driver_does_not_count() {
