@@ -37,6 +37,8 @@ pub mod limits {
     pub const OUT_OF_REACH: Duration = Duration::from_secs(60);
     /// A silence longer than this many sample intervals is a gap: counters add nothing for it.
     pub const GAP_TICKS: u32 = 3;
+    /// …but only from this length on: the driver's own samples reach back further, so that a busy node loses nothing at short intervals.
+    pub const GAP_MIN: Duration = Duration::from_secs(3);
     /// How often the kubelet is asked when nothing is new. Its limit is 100 a second for the whole node.
     pub const PODS_INTERVAL: Duration = Duration::from_secs(10);
     /// How soon it may be asked again when a process of a container without a device appears.

@@ -182,7 +182,8 @@ impl Sampler {
         }
         let snapshot = attribute(reading, &pods.holders, &resolved.whose);
         self.totals.begin_anew(&identities);
-        self.totals.advance(&snapshot, now, self.config.sample_interval * limits::GAP_TICKS);
+        let gap = (self.config.sample_interval * limits::GAP_TICKS).max(limits::GAP_MIN);
+        self.totals.advance(&snapshot, now, gap);
         self.history.record(&snapshot, now, unix);
         snapshot
     }
