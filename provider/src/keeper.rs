@@ -116,6 +116,12 @@ pub enum Unheard {
 }
 
 impl Handle {
+    /// Of a keeper that is gone: whatever it is told, nobody hears it.
+    #[cfg(all(test, feature = "aws"))]
+    pub(crate) fn gone() -> Self {
+        Self { commands: mpsc::channel(1).0, snapshot: Arc::default(), called: Arc::default() }
+    }
+
     /// The newest snapshot.
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {

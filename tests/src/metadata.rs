@@ -49,6 +49,7 @@ pub enum Trouble {
 #[derive(Debug, Default)]
 struct State {
     values: BTreeMap<String, String>,
+    made: BTreeMap<String, fn(u64) -> String>,
     sessions: BTreeSet<String>,
     given: u64,
     trouble: Trouble,
@@ -100,6 +101,11 @@ impl Metadata {
         };
         drop(state);
         self.service.changed.notify_waiters();
+    }
+
+    /// EC2 only: a value that is made anew for each question, of which this is the first, the second, …
+    pub fn make(&self, path: &str, value: fn(u64) -> String) {
+        self.service.state().made.insert(path.to_owned(), value);
     }
 
     /// This happens to every question from now on.
@@ -196,9 +202,12 @@ impl Service {
         if !header("x-aws-ec2-metadata-token").is_some_and(|token| state.sessions.contains(token)) {
             return plain(StatusCode::UNAUTHORIZED, "");
         }
-        let path = request.uri().path();
-        let value = path.strip_prefix(EC2_DATA).and_then(|path| state.values.get(path));
-        value.map_or_else(|| plain(StatusCode::NOT_FOUND, ""), |value| plain(StatusCode::OK, value))
+        let asked = state.calls.get(request.uri().path()).copied().unwrap_or(0);
+        let value = request.uri().path().strip_prefix(EC2_DATA).and_then(|path| {
+            let made = state.made.get(path).map(|make| make(asked));
+            made.or_else(|| state.values.get(path).cloned())
+        });
+        value.map_or_else(|| plain(StatusCode::NOT_FOUND, ""), |value| plain(StatusCode::OK, &value))
     }
 
     async fn gce(&self, request: &Request<Incoming>) -> Answer {

@@ -15,6 +15,7 @@ mod eks;
 mod errors;
 mod groups;
 pub mod interruptions;
+mod lately;
 mod launch;
 mod manners;
 mod pages;
@@ -124,6 +125,7 @@ pub struct AutoScaling {
     region: String,
     ours: Ours,
     roster: roster::Roster,
+    refresh: Duration,
     prefixes: bool,
     sources: template::Sources,
     prices: prices::Prices,
@@ -152,6 +154,7 @@ impl AutoScaling {
             region,
             ours: settings.ours,
             roster: roster::Roster::new(settings.refresh),
+            refresh: settings.refresh,
             prefixes: settings.prefixes,
             sources,
             prices,
@@ -167,10 +170,9 @@ impl AutoScaling {
 #[async_trait]
 impl Cloud for AutoScaling {
     async fn list(&self, look: Look) -> Result<Listing, CloudError> {
-        if self.roster.read(&self.client, &self.ours, look).await? {
-            let refused = self.follow_orders().await;
-            self.roster.reread(&self.client, &refused).await?;
-        }
+        self.roster.read(&self.client, &self.ours, look.now, &self.orders.followed()).await?;
+        let told = self.follow_orders(look).await;
+        self.roster.reread(&self.client, &told).await?;
         let groups = self.roster.groups();
         self.sources.refresh(&groups, look.now).await;
         let (mut listing, growths): (Vec<Listed>, Vec<Growth>) = self.sources.facts(|facts| {
@@ -184,7 +186,7 @@ impl Cloud for AutoScaling {
             listed.standing = Some(self.orders.standing(&group, growth));
             listed.group.warnings.extend(growth.warnings());
             listed.group.warnings.extend(self.without_instances(&group));
-            listed.group.warnings.extend(self.rebalance(&group, growth).await);
+            listed.group.warnings.extend(self.rebalance(&group, growth, look.now).await);
         }
         self.prices.put_on(&mut listing, look.now).await;
         Ok(Listing { missing: self.ours.missing(&groups, &self.region), groups: listing })

@@ -61,7 +61,8 @@ pub struct Account {
     pub spot_prices: Vec<Value>,
     /// What goes wrong with requests.
     pub faults: Faults,
-    /// `service:Action`s that the caller may not do; `*` at the end stands for anything.
+    /// `service:Action`s that the caller may not do, or `service:Action/group` where a condition on the group denies it;
+    /// `*` at the end stands for anything.
     pub denied: BTreeSet<String>,
     /// Access keys that have expired.
     pub expired: BTreeSet<String>,
@@ -179,9 +180,11 @@ impl Account {
 
     fn permitted(&self, request: &Request) -> Result<(), Refused> {
         let action = format!("{}:{}", request.service, request.action);
+        let group = request.parameters.0.get("AutoScalingGroupName");
+        let on_group = group.map(|group| format!("{action}/{group}"));
         let denies = |denied: &String| match denied.strip_suffix('*') {
             Some(start) => action.starts_with(start),
-            None => action == *denied,
+            None => action == *denied || on_group.as_ref() == Some(denied),
         };
         if !self.denied.iter().any(denies) {
             return Ok(());

@@ -136,6 +136,34 @@ async fn without_the_permission_for_launch_instances_the_desired_capacity_is_rai
     stage.until("the page says so", told).await;
 }
 
+/// A policy may be tied to tags of the groups: what is denied for one says nothing of the others.
+#[tokio::test]
+async fn a_launch_that_is_denied_for_one_group_is_still_asked_for_the_others() {
+    let cloud = AwsCloud::start().unwrap();
+    cloud.add("denied", gpu_group());
+    cloud.add("allowed", gpu_group());
+    cloud.with(|account, _| _ = account.denied.insert("autoscaling:LaunchInstances/denied".to_owned()));
+    let mut stage = Stage::new(cloud).await;
+    for machines in 1..=2 {
+        for group in ["denied", "allowed"] {
+            stage.increase(group, 1).await.unwrap();
+            let run = async |stage: &mut Stage| stage.count(group, InstanceState::InstanceRunning).await == machines;
+            stage.until("the machine runs", run).await;
+        }
+    }
+    let groups = |action| {
+        let mut groups = asked(&stage, action, "AutoScalingGroupName");
+        groups.sort_unstable();
+        groups
+    };
+    assert_eq!(
+        groups("LaunchInstances"),
+        ["allowed", "allowed", "denied"],
+        "denied once, and then not asked for a while"
+    );
+    assert_eq!(groups("SetDesiredCapacity"), ["denied", "denied"]);
+}
+
 /// In-tree raises by what it remembers; a lost answer makes it count twice.
 #[tokio::test]
 async fn a_raise_whose_answer_is_lost_is_not_made_twice() {

@@ -83,3 +83,22 @@ async fn a_group_that_loses_its_tag_or_is_deleted_leaves_with_what_was_asked_of_
     stage.until("the group is back", back).await;
     assert_eq!(stage.target("untagged").await, 0, "what was asked of it before is forgotten");
 }
+
+/// Made anew under another name, with the machines it had.
+#[tokio::test]
+async fn a_group_that_is_renamed_takes_its_machines_along_and_none_ends() {
+    let mut stage = Stage::of(gpu_group().desired(2)).await;
+    stage.cloud.with(|account, _| {
+        let group = account.groups.remove("gpu").unwrap();
+        account.groups.insert("renamed".to_owned(), group);
+    });
+    let renamed = async |stage: &mut Stage| names(stage).await == ["renamed"];
+    stage.until("the group has its new name", renamed).await;
+    assert_eq!((stage.target("renamed").await, stage.instances("renamed").await.len()), (2, 2));
+    let machine = stage.instances("renamed").await[0].id.clone();
+    stage.delete("renamed", &[&machine]).await.unwrap();
+    let gone = async |stage: &mut Stage| stage.instances("renamed").await.len() == 1;
+    stage.until("the machine that was named is gone", gone).await;
+    assert_eq!(stage.cloud.calls("TerminateInstanceInAutoScalingGroup").len(), 1);
+    assert_eq!(stage.cloud.calls("SetDesiredCapacity"), []);
+}

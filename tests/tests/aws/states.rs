@@ -1,10 +1,8 @@
 //! What the autoscaler is told of a machine follows its lifecycle at AWS.
 
-use windlass_proto::externalgrpc::instance_status::InstanceState;
-use windlass_tests::aws::{Hook, Pace};
-
 use serde_json::json;
-use windlass_tests::aws::AwsCloud;
+use windlass_proto::externalgrpc::instance_status::InstanceState;
+use windlass_tests::aws::{AwsCloud, Fault, Hook, Pace};
 
 use super::stage::{Stage, gpu_group};
 
@@ -72,6 +70,25 @@ async fn a_spot_machine_that_is_taken_back_is_shown_as_leaving_at_once_and_its_m
     let replaced = async |stage: &mut Stage| stage.count("gpu", InstanceState::InstanceRunning).await == 2;
     stage.until("another runs beside it, before it is gone", replaced).await;
     assert_eq!(stage.count("gpu", InstanceState::InstanceDeleting).await, 1);
+}
+
+/// Two minutes are too few to wait for a queue.
+#[tokio::test]
+async fn notices_are_told_before_their_messages_are_deleted_and_once_however_often_they_come() {
+    let cloud = AwsCloud::start().unwrap();
+    cloud.add("gpu", gpu_group().mixed(&["g5.xlarge"], true).desired(3));
+    let queue = cloud.queue("interruptions");
+    cloud.fault("DeleteMessage", Fault::Error(400, "InternalError".to_owned(), "later".to_owned()));
+    let mut machines: Vec<_> = cloud.group("gpu").machines().into_iter().map(|it| it.id).collect();
+    machines.truncate(2);
+    assert_eq!(cloud.group("gpu").interrupt(&machines, std::time::Duration::from_mins(2)).len(), 2);
+    let mut stage = Stage::with(cloud, &json!({"cloud": {"interruptionQueue": queue}})).await;
+    let leaving = async |stage: &mut Stage| stage.count("gpu", InstanceState::InstanceDeleting).await == 2;
+    stage.until("both are shown as leaving", leaving).await;
+    assert_eq!((stage.target("gpu").await, stage.cloud.with(|account, _| account.messages())), (1, 2));
+    stage.cloud.with(|account, _| account.faults.clear("DeleteMessage"));
+    stage.until("the queue is empty", async |stage| stage.cloud.with(|account, _| account.messages()) == 0).await;
+    assert_eq!(stage.target("gpu").await, 1);
 }
 
 #[tokio::test]

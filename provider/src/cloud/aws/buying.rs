@@ -9,7 +9,7 @@
 //! comes of it with nobody waiting is ended by its name, which lowers the desired capacity by exactly that machine.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -24,10 +24,12 @@ use super::{
     AutoScaling,
     activities::{Outlook, Watermark},
     desired::{self, Growth, Raised},
-    errors, launch, pages,
+    errors,
+    lately::Lately,
+    launch, pages, roster,
 };
 use crate::{
-    cloud::{CloudError, Launch, Launched, Standing},
+    cloud::{CloudError, Launch, Launched, Look, Standing},
     config::{LaunchMode, limits},
     fleet::group::{GroupId, InstanceId, Refusal, RefusalClass},
     keeper::clock,
@@ -51,8 +53,10 @@ pub(super) struct Orders {
     ended: Mutex<HashSet<InstanceId>>,
     /// When this process began; an order of the last one may be too fresh to be read yet.
     since: Instant,
-    /// Groups for which `LaunchInstances` is not asked for a while: why, and since when.
-    without_instances: Mutex<HashMap<GroupId, (String, Instant)>>,
+    /// When activities were read last.
+    followed_at: Mutex<Timestamp>,
+    /// Why `LaunchInstances` was not to be had.
+    without_instances: Mutex<Lately<String>>,
 }
 
 /// One order.
@@ -62,6 +66,8 @@ struct Watch {
     zones: Vec<String>,
     /// Failures seen already.
     seen: Vec<String>,
+    /// What the activities said when they were read last, by id.
+    stages: BTreeMap<String, String>,
     /// Zones that refused and no listing has told of yet.
     untold: Vec<(String, Refusal)>,
     /// Why what is open will not come soon. Once that is known, nothing more is asked about this order.
@@ -70,11 +76,24 @@ struct Watch {
 
 impl Watch {
     fn new(token: &str, since: Watermark, zones: Vec<String>) -> Self {
-        Self { token: token.to_owned(), since, zones, seen: Vec::new(), untold: Vec::new(), refusal: None }
+        Self {
+            token: token.to_owned(),
+            since,
+            zones,
+            seen: Vec::new(),
+            stages: BTreeMap::new(),
+            untold: Vec::new(),
+            refusal: None,
+        }
     }
 
-    /// Takes in what the activities say at this time of AWS's clock; true when AWS has given up.
+    /// Takes in what the activities say at this time of AWS's clock; true when there is something to read of the group:
+    /// an attempt began or ended, or AWS has given up.
     fn hear(&mut self, activities: &[Activity], now: Timestamp) -> bool {
+        let stage = |it: &Activity| Some((it.activity_id.clone()?, it.status_code.as_ref()?.as_str().to_owned()));
+        let stages: BTreeMap<_, _> = activities.iter().filter_map(stage).collect();
+        let moved = self.stages != stages;
+        self.stages = stages;
         let outlook = Outlook::of(&self.since, activities);
         // An activity that has left the page does not come back: an order that stands for weeks is not remembered whole.
         self.seen.retain(|id| outlook.failures.iter().any(|failure| failure.id == *id));
@@ -83,7 +102,7 @@ impl Watch {
             self.untold.extend(failure.zone.clone().map(|zone| (zone, failure.refusal.clone())));
         }
         self.refusal = outlook.refusal(&self.zones, now);
-        self.refusal.is_some()
+        moved || self.refusal.is_some()
     }
 }
 
@@ -95,7 +114,8 @@ impl Orders {
             raised: Mutex::default(),
             ended: Mutex::default(),
             since: Instant::now(),
-            without_instances: Mutex::default(),
+            followed_at: Mutex::default(),
+            without_instances: Mutex::new(Lately::new(ASK_AGAIN)),
         }
     }
 
@@ -127,6 +147,21 @@ impl Orders {
     /// Waits until no reading can be older than the last order of the last process.
     async fn settled(&self) {
         time::sleep_until(self.since + desired::LAG).await;
+    }
+
+    /// Groups with an order that may still come.
+    pub(super) fn followed(&self) -> BTreeSet<String> {
+        self.undecided().into_iter().map(|(group, _)| group.to_string()).collect()
+    }
+
+    /// Whether activities are to be read now: a loop of CA waits for what they say, or none has asked for a while.
+    fn due(&self, look: Look, refresh: Duration) -> bool {
+        let mut at = lock(&self.followed_at);
+        let due = look.awaited || look.now.since(*at) >= roster::BUSY.min(refresh);
+        if due {
+            *at = look.now;
+        }
+        due
     }
 
     /// Orders that may still come, and from where on their activities count.
@@ -172,8 +207,7 @@ impl AutoScaling {
                     "LaunchInstances cannot be used here ({}): raising the desired capacity instead",
                     refusal.message
                 );
-                let why = (refusal.message, Instant::now());
-                lock(&self.orders.without_instances).insert(launch.group.clone(), why);
+                lock(&self.orders.without_instances).note(&launch.group, refusal.message, clock());
                 self.order(launch).await
             }
             answer => answer,
@@ -190,9 +224,7 @@ impl AutoScaling {
 
     /// Why `LaunchInstances` was not to be had for this group lately: a missing permission, an older endpoint.
     pub(super) fn without_instances(&self, group: &GroupId) -> Option<String> {
-        let mut without = lock(&self.orders.without_instances);
-        without.retain(|_, (_, since)| since.elapsed() < ASK_AGAIN);
-        let (why, _) = without.get(group)?;
+        let why = lock(&self.orders.without_instances).word(group, clock())?;
         Some(format!("LaunchInstances cannot be used with it ({why}): its desired capacity is raised instead"))
     }
 
@@ -279,14 +311,17 @@ impl AutoScaling {
         answer.map(drop)
     }
 
-    /// Reads what became of open orders. Answers the groups in which AWS has given up: they are to be read once more
-    /// before that is told, so that no machine that came meanwhile counts as refused.
-    pub(super) async fn follow_orders(&self) -> Vec<String> {
+    /// Reads what became of open orders. Answers the groups of which the activities say something new: they are to be read
+    /// before anything is told, so that no machine that came meanwhile counts as refused.
+    pub(super) async fn follow_orders(&self, look: Look) -> Vec<String> {
         let is_open = |group: &GroupId| self.roster.growth(group).is_some_and(|growth| growth.open() > 0);
         let mut open = self.orders.undecided();
         open.retain(|(group, _)| is_open(group));
+        if open.is_empty() || !self.orders.due(look, self.refresh) {
+            return Vec::new();
+        }
         let together = self.activities_together(&open).await;
-        let mut given_up = Vec::new();
+        let mut told = Vec::new();
         for (group, since) in &open {
             let own = |all: &Vec<Activity>| {
                 all.iter().filter(|it| it.auto_scaling_group_name() == Some(group.as_str())).cloned().collect()
@@ -302,13 +337,13 @@ impl AutoScaling {
                         .get_mut(group)
                         .is_some_and(|watch| watch.since == *since && watch.hear(&activities, now))
                     {
-                        given_up.push(group.to_string());
+                        told.push(group.to_string());
                     }
                 }
                 Err(error) => tracing::warn!(%group, "what became of its order could not be read: {error}"),
             }
         }
-        given_up
+        told
     }
 
     /// The activities of all groups since these orders, in one question where there are several; None where each group is

@@ -6,7 +6,12 @@ mod tags;
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Settings, access::Access, errors, permissions::Holder};
+use super::{
+    Settings,
+    access::Access,
+    errors,
+    permissions::{self, Holder},
+};
 use crate::{cloud::CloudError, config::Config, doctor::Finding, metrics::Metrics};
 
 /// AWS refuses a signature whose time is five minutes off.
@@ -28,7 +33,7 @@ pub async fn examine(config: &Config) -> Vec<Finding> {
     };
     let caller = caller(&access).await;
     let known = caller.grade == crate::doctor::Grade::Ok;
-    let mut findings = vec![Finding::ok("region", place(&access, config)), caller, clock(&access)];
+    let mut findings = vec![Finding::ok("region", place(&access, config)), caller, clock(access.manners.clock_ahead())];
     if known {
         findings.extend(tags::examine(&access, config).await);
         findings.extend(permission::examine(&access, config, &holder(config)).await);
@@ -46,7 +51,8 @@ async fn load(config: &Config) -> anyhow::Result<Access> {
 pub fn holder(config: &Config) -> Holder {
     let cluster = config.cloud.cluster_name.clone().unwrap_or_else(|| Holder::placeholder().cluster);
     let queue = config.cloud.interruption_queue.as_deref().map(queue_arn);
-    Holder { cluster, suspend_az_rebalance: config.cloud.suspend_az_rebalance, queue }
+    let partition = permissions::partition(config.cloud.region.as_deref().unwrap_or_default());
+    Holder { partition, cluster, suspend_az_rebalance: config.cloud.suspend_az_rebalance, queue }
 }
 
 /// `https://sqs.us-east-1.amazonaws.com/123456789012/name` as an ARN; the placeholder for a URL of another form.
@@ -54,7 +60,10 @@ fn queue_arn(url: &str) -> String {
     let parts: Vec<_> = url.split('/').collect();
     let region = |host: &str| host.strip_prefix("sqs.").and_then(|rest| rest.split('.').next()).map(ToOwned::to_owned);
     match parts.as_slice() {
-        [_, _, host, account, name] => region(host).map(|region| format!("arn:aws:sqs:{region}:{account}:{name}")),
+        [_, _, host, account, name] => region(host).map(|region| {
+            let partition = permissions::partition(&region);
+            format!("arn:{partition}:sqs:{region}:{account}:{name}")
+        }),
         _ => None,
     }
     .unwrap_or_else(|| Holder::placeholder().queue.unwrap_or_default())
@@ -106,10 +115,10 @@ fn remedy(error: &CloudError) -> &'static str {
     }
 }
 
-/// By the `Date` of AWS's last answer.
-fn clock(access: &Access) -> Finding {
+/// By the `Date` of AWS's last answer: how many milliseconds it is ahead of ours.
+fn clock(ahead: Option<i64>) -> Finding {
     const ABOUT: &str = "clock";
-    let Some(ahead) = access.manners.clock_ahead() else {
+    let Some(ahead) = ahead else {
         return Finding::note(ABOUT, "not looked at: AWS has not answered", "");
     };
     let (off, side) = (Duration::from_millis(ahead.unsigned_abs()), if ahead < 0 { "ahead of" } else { "behind" });
@@ -132,9 +141,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_clock_that_is_off_is_noted_and_one_that_aws_refuses_is_to_be_mended() {
+        use crate::doctor::Grade::{Mend, Note, Ok};
+        for (ahead, grade, says) in [
+            (None, Note, "not looked at"),
+            (Some(-29_000), Ok, "within half a minute"),
+            (Some(-31_000), Note, "31 s ahead of AWS"),
+            (Some(299_000), Note, "299 s behind AWS"),
+            (Some(300_000), Mend, "AWS refuses five minutes"),
+        ] {
+            let finding = clock(ahead);
+            assert!(finding.grade == grade && finding.what.contains(says), "{ahead:?}: {finding:?}");
+        }
+    }
+
+    #[test]
     fn a_queues_url_has_its_arn() {
         let url = "https://sqs.eu-west-1.amazonaws.com/123456789012/interruptions";
         assert_eq!(queue_arn(url), "arn:aws:sqs:eu-west-1:123456789012:interruptions");
+        let url = "https://sqs.cn-north-1.amazonaws.com.cn/123456789012/interruptions";
+        assert_eq!(queue_arn(url), "arn:aws-cn:sqs:cn-north-1:123456789012:interruptions");
         assert_eq!(queue_arn("http://127.0.0.1:1/1/q"), "arn:aws:sqs:REGION:ACCOUNT_ID:QUEUE_NAME");
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     cloud::CloudError,
     config::limits,
     fleet::notices::{Notice, NoticeKind},
-    keeper::{Command, Handle, Unheard},
+    keeper::{Command, Handle},
     metrics::Metrics,
 };
 
@@ -76,23 +76,32 @@ impl Interruptions {
         let asked = request.wait_time_seconds(LONG_POLL).send();
         let answer = time::timeout(limits::CLOUD_CALL, asked).await?;
         let answer = answer.map_err(|error| errors::failed("ReceiveMessage", &error))?;
+        // A machine has two minutes: every notice is told before the first message is deleted, however long that takes.
+        let mut used = Vec::new();
+        let mut told = Ok(());
         for message in answer.messages.unwrap_or_default() {
-            self.take(message, keeper).await?;
+            match self.tell(&message, keeper).await {
+                Ok(()) => used.extend(message.receipt_handle),
+                // It stays in the queue and comes again.
+                Err(busy) => told = Err(busy),
+            }
+        }
+        for receipt in used {
+            self.delete(receipt).await?;
+        }
+        told
+    }
+
+    async fn tell(&self, message: &Message, keeper: &Handle) -> anyhow::Result<()> {
+        match message.body.as_deref().map(read) {
+            Some(Ok(Some(notice))) => keeper.note(Command::Noticed(notice)).await?,
+            Some(Ok(None)) | None => {}
+            Some(Err(why)) => tracing::warn!(queue = self.url, "a message that is no event of EC2, dropped: {why}"),
         }
         Ok(())
     }
 
-    async fn take(&self, message: Message, keeper: &Handle) -> anyhow::Result<()> {
-        match message.body.as_deref().map(read) {
-            Some(Ok(Some(notice))) => match keeper.note(Command::Noticed(notice)).await {
-                Ok(()) => {}
-                // It stays in the queue and comes again.
-                Err(Unheard::Busy | Unheard::Denied(_)) => anyhow::bail!("the keeper is busy"),
-            },
-            Some(Ok(None)) | None => {}
-            Some(Err(why)) => tracing::warn!(queue = self.url, "a message that is no event of EC2, dropped: {why}"),
-        }
-        let Some(receipt) = message.receipt_handle else { return Ok(()) };
+    async fn delete(&self, receipt: String) -> anyhow::Result<()> {
         let delete = self.client.delete_message().queue_url(&self.url).receipt_handle(receipt).send();
         let deleted = time::timeout(Duration::from_secs(10), delete).await?;
         deleted.map_err(|error| errors::failed("DeleteMessage", &error))?;
@@ -161,6 +170,17 @@ mod tests {
             let read = read(&event(kind, detail)).unwrap();
             assert_eq!(read.as_ref().map(|it| it.kind), expected, "{kind} {detail}");
             assert!(read.is_none_or(|it| it.machine == "i-1"));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_notice_that_nobody_takes_is_not_used_and_what_says_nothing_is() {
+        let config = aws_sdk_sqs::Config::builder().behavior_version(aws_config::BehaviorVersion::latest());
+        let queue = Interruptions { client: Client::from_conf(config.build()), url: String::new() };
+        let warning = event("EC2 Spot Instance Interruption Warning", "{\"instance-id\": \"i-1\"}");
+        for (body, used) in [(warning.as_str(), false), (&event("AWS Health Event", "{}"), true), ("no event", true)] {
+            let message = Message::builder().body(body).build();
+            assert_eq!(queue.tell(&message, &Handle::gone()).await.is_ok(), used, "{body}");
         }
     }
 

@@ -10,6 +10,8 @@ use super::calls::{CALLS, Call, Need, Scope};
 /// What the policy is made for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
+    /// `aws`, or that of a region which is a world of its own; see [`partition`].
+    pub partition: &'static str,
     /// The cluster's name, as in its tag.
     pub cluster: String,
     /// With the rights to suspend AZRebalance.
@@ -23,6 +25,7 @@ impl Holder {
     #[must_use]
     pub fn placeholder() -> Self {
         Self {
+            partition: partition(""),
             cluster: "CLUSTER_NAME".to_owned(),
             suspend_az_rebalance: true,
             queue: Some("arn:aws:sqs:REGION:ACCOUNT_ID:QUEUE_NAME".to_owned()),
@@ -38,6 +41,17 @@ impl Holder {
                 Need::SuspendAzRebalance => self.suspend_az_rebalance,
                 Need::InterruptionQueue => self.queue.is_some(),
             }
+    }
+}
+
+/// The part of AWS that a region belongs to, as ARNs name it.
+#[must_use]
+pub fn partition(region: &str) -> &'static str {
+    match region {
+        region if region.starts_with("cn-") => "aws-cn",
+        region if region.starts_with("us-gov-") => "aws-us-gov",
+        region if region.starts_with("eusc-") => "aws-eusc",
+        _ => "aws",
     }
 }
 
@@ -85,8 +99,8 @@ fn statement(of: &Holder, (scope, need): (Scope, Need), mut action: Vec<String>)
         (Scope::Any | Scope::Free, _) => "Read",
     };
     let resource = match scope {
-        Scope::OwnGroup => "arn:aws:autoscaling:*:*:autoScalingGroup:*".to_owned(),
-        Scope::OwnCluster => format!("arn:aws:eks:*:*:nodegroup/{}/*", of.cluster),
+        Scope::OwnGroup => format!("arn:{}:autoscaling:*:*:autoScalingGroup:*", of.partition),
+        Scope::OwnCluster => format!("arn:{}:eks:*:*:nodegroup/{}/*", of.partition, of.cluster),
         Scope::Queue => of.queue.clone().unwrap_or_default(),
         Scope::Any | Scope::Launch | Scope::Free => "*".to_owned(),
     };
@@ -116,12 +130,14 @@ mod tests {
 
     #[test]
     fn whoever_changes_a_group_is_tied_to_the_clusters_tag() {
-        let holder = Holder { cluster: "c1".to_owned(), suspend_az_rebalance: false, queue: None };
+        let holder =
+            Holder { partition: "aws-us-gov", cluster: "c1".to_owned(), suspend_az_rebalance: false, queue: None };
         let policy: Value = serde_json::from_str(&policy(&holder)).unwrap();
         let statements = policy["Statement"].as_array().unwrap();
         let sids: Vec<_> = statements.iter().map(|it| it["Sid"].as_str().unwrap()).collect();
         assert_eq!(sids, ["Read", "LaunchInstancesWantsIt", "ScaleTaggedGroups", "ReadManagedNodeGroups"]);
         let scale = &statements[2];
+        assert_eq!(scale["Resource"], "arn:aws-us-gov:autoscaling:*:*:autoScalingGroup:*");
         assert_eq!(scale["Condition"]["Null"]["aws:ResourceTag/k8s.io/cluster-autoscaler/c1"], "false");
         let actions: Vec<_> = scale["Action"].as_array().unwrap().iter().map(|it| it.as_str().unwrap()).collect();
         assert_eq!(

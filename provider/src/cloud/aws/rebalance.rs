@@ -2,35 +2,38 @@
 //! Buying zone by zone gives it reason to. It is told, and suspended where the configuration allows that.
 
 use std::{
-    collections::HashMap,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use super::{AutoScaling, desired::Growth, errors};
-use crate::{cloud::CloudError, fleet::group::GroupId};
+use super::{AutoScaling, desired::Growth, errors, lately::Lately};
+use crate::{cloud::CloudError, fleet::group::GroupId, timestamp::Timestamp};
 
 const PROCESS: &str = "AZRebalance";
+/// A group that is not suspended so long after it was asked for is asked for again: somebody resumed the process, or has
+/// given the permission meanwhile.
+const ASK_AGAIN: Duration = Duration::from_mins(10);
 
 /// What was done about it.
 pub(super) struct Rebalance {
     suspend: bool,
-    /// Groups that were asked for, and what AWS had against it.
-    asked: Mutex<HashMap<GroupId, Option<String>>>,
+    /// What AWS had against it where it was asked for.
+    asked: Mutex<Lately<Option<String>>>,
 }
 
 impl Rebalance {
     pub(super) fn new(suspend: bool) -> Self {
-        Self { suspend, asked: Mutex::default() }
+        Self { suspend, asked: Mutex::new(Lately::new(ASK_AGAIN)) }
     }
 
-    fn asked(&self) -> MutexGuard<'_, HashMap<GroupId, Option<String>>> {
+    fn asked(&self) -> MutexGuard<'_, Lately<Option<String>>> {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl AutoScaling {
-    /// Suspends the process where it is wanted and was not tried before; else says what a person should know.
-    pub(super) async fn rebalance(&self, group: &GroupId, growth: &Growth) -> Option<String> {
+    /// Suspends the process where it is wanted and was not tried lately; else says what a person should know.
+    pub(super) async fn rebalance(&self, group: &GroupId, growth: &Growth, now: Timestamp) -> Option<String> {
         if growth.zones.len() < 2 || growth.suspended.contains(PROCESS) {
             return None;
         }
@@ -40,7 +43,7 @@ impl AutoScaling {
                     .to_owned(),
             );
         }
-        let asked = self.rebalance.asked().get(group).cloned();
+        let asked = self.rebalance.asked().word(group, now);
         let failed = match asked {
             Some(failed) => failed,
             None => {
@@ -51,7 +54,7 @@ impl AutoScaling {
                     Err(CloudError::Refused(refusal)) => Some(refusal.message),
                     Err(CloudError::Unknown(why)) => return Some(warning(&why)),
                 };
-                self.rebalance.asked().insert(group.clone(), failed.clone());
+                self.rebalance.asked().note(group, failed.clone(), now);
                 failed
             }
         };

@@ -85,7 +85,12 @@ fn option(overrides: &mut Overrides, name: &str, value: &str) -> Result<(), Stri
         _ => Err("write a share between 0 and 1, e.g. 0.5".to_owned()),
     };
     let span = || seconds::parse(value).map(Some);
-    let switch = || value.parse::<bool>().map(Some).map_err(|_| "write true or false".to_owned());
+    // As Go's strconv.ParseBool has it, with which the in-tree provider reads these tags.
+    let switch = || match value {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(Some(true)),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(Some(false)),
+        _ => Err("write true or false".to_owned()),
+    };
     match name {
         "scaledownutilizationthreshold" => overrides.scale_down_utilization_threshold = share()?,
         "scaledowngpuutilizationthreshold" => overrides.scale_down_gpu_utilization_threshold = share()?,
@@ -116,14 +121,18 @@ mod tests {
             ("taint/nvidia.com/gpu", "present:NoSchedule"),
             ("taint/empty", ":NoExecute"),
             ("autoscaling-options/scaledownunneededtime", "5m"),
+            ("autoscaling-options/scaledownunreadytime", "1h30m0s"),
             ("autoscaling-options/maxnodeprovisiontime", "90s"),
+            ("autoscaling-options/ignoredaemonsetsutilization", "True"),
         ]);
         assert_eq!(described.labels["team"], "vision");
         let taints: Vec<_> =
             described.taints.iter().map(|t| (t.key.as_str(), t.value.as_str(), t.effect.as_str())).collect();
         assert_eq!(taints, [("empty", "", "NoExecute"), ("nvidia.com/gpu", "present", "NoSchedule")]);
         assert_eq!(described.overrides.scale_down_unneeded_time, Some(Duration::from_mins(5)));
+        assert_eq!(described.overrides.scale_down_unready_time, Some(Duration::from_mins(90)));
         assert_eq!(described.overrides.max_node_provision_time, Some(Duration::from_secs(90)));
+        assert_eq!(described.overrides.ignore_daemon_sets_utilization, Some(true));
         assert_eq!(described.warnings, [""; 0]);
     }
 
