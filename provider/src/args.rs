@@ -65,6 +65,7 @@ pub fn run(args: &Args) -> ExitCode {
     let config = match Config::load(&args.config) {
         Ok(config) => config,
         Err(problems) => {
+            let say = if matches!(args.what, Some(What::Check)) { say } else { complain };
             problems.iter().for_each(|problem| say(&problem.to_string()));
             return ExitCode::from(2);
         }
@@ -130,8 +131,7 @@ async fn diagnose(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
 
 /// To a person at a terminal.
 fn tell(error: &anyhow::Error) -> ExitCode {
-    // A closed stderr is no reason to fail otherwise.
-    let _ = writeln!(std::io::stderr(), "windlass-provider: {error:#}; `windlass-provider doctor` says what to do");
+    complain(&format!("windlass-provider: {error:#}; `windlass-provider doctor` says what to do"));
     ExitCode::FAILURE
 }
 
@@ -174,6 +174,11 @@ fn log(args: &Args, usual: &str) {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),
     }
+}
+
+/// To whoever watches; a closed stderr is no reason to fail otherwise.
+fn complain(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// To whoever ran the command; a closed pipe is no reason to fail.

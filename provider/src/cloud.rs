@@ -54,6 +54,18 @@ pub struct Listing {
     pub missing: Vec<Missing>,
 }
 
+impl Listing {
+    /// Adds the groups that have settings of their own and are not there: a name that is misspelt would do nothing, unseen.
+    pub fn look_for<'a>(&mut self, settings: impl Iterator<Item = &'a String>) {
+        let known: BTreeSet<&str> = self.groups.iter().map(|it| it.group.id.as_str()).collect();
+        let told = |id: &str| self.missing.iter().any(|it| it.group.as_str() == id);
+        let why = "the key `groups` has settings for it, and the cloud has no such group of ours: mend the name, or take the settings away";
+        let missing = settings.filter(|id| !known.contains(id.as_str()) && !told(id));
+        let missing: Vec<_> = missing.map(|id| Missing { group: id.as_str().into(), why: why.to_owned() }).collect();
+        self.missing.extend(missing);
+    }
+}
+
 impl From<Vec<Listed>> for Listing {
     fn from(groups: Vec<Listed>) -> Self {
         Self { groups, missing: Vec::new() }

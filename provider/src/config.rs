@@ -23,6 +23,7 @@ use crate::{
 };
 
 pub use check::Problem;
+pub(crate) use check::said;
 pub use cloud::{Cloud, CloudKind, LaunchMode, NamedGroup};
 pub use priorities::Priorities;
 pub use usage::{Address, Agents, BasicAuth, ClientTls, Url, Usage};

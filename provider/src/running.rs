@@ -93,7 +93,8 @@ impl Running {
 /// # Errors
 /// An address that cannot be had, a certificate, scenario or state file that cannot be used.
 pub async fn start(config: Config) -> anyhow::Result<Running> {
-    tracing::info!(?config, "starting");
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %config.file.display(), cloud = ?config.cloud.kind, "starting");
+    tracing::debug!(?config, "every setting, defaults included");
     let metrics = Arc::new(Metrics::new()?);
     let ready = Ready::default();
     let (cloud, gpu_label) = cloud(&config, &metrics).await?;

@@ -10,7 +10,7 @@ use crate::{cloud::sim, expander::priority};
 pub struct Problem {
     /// In which file.
     pub file: PathBuf,
-    /// On which line, counted from 1.
+    /// On which line, counted from 1; 0 where it is the whole file.
     pub line: usize,
     /// Under which key, `provider.tls.cert`.
     pub key: String,
@@ -24,7 +24,8 @@ impl fmt::Display for Problem {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { file, line, key, what, remedy } = self;
         let key = if key.is_empty() { String::new() } else { format!("{key}: ") };
-        write!(out, "{}:{line}: {key}{what}; {remedy}", file.display())
+        let line = if *line == 0 { String::new() } else { format!(":{line}") };
+        write!(out, "{}{line}: {key}{what}; {remedy}", file.display())
     }
 }
 
@@ -35,7 +36,7 @@ pub(super) fn read(file: &Path) -> Result<String, Vec<Problem>> {
     opened.map(|_| text).map_err(|error| {
         vec![Problem {
             file: file.to_owned(),
-            line: 1,
+            line: 0,
             key: String::new(),
             what: format!("cannot be read: {error}"),
             remedy: "give the path of a readable YAML file with --config".to_owned(),
@@ -43,11 +44,23 @@ pub(super) fn read(file: &Path) -> Result<String, Vec<Problem>> {
     })
 }
 
+/// What the YAML reader complains of, without its place, the text around it, or advice to programmers.
+pub(crate) fn said(error: &serde_saphyr::Error) -> String {
+    let said = error.without_snippet().to_string();
+    let what = said.split(" at line ").next().unwrap_or(&said);
+    match what {
+        "unexpected end of input" => "nothing is written here".to_owned(),
+        "expected mapping start" => "a value stands where keys with values are expected".to_owned(),
+        "invalid socket address syntax" => "not an IP address with a port, such as 0.0.0.0:8085".to_owned(),
+        _ if what.starts_with("budget breached") => "there is far more in it than anybody writes by hand".to_owned(),
+        _ => what.split(", set DuplicateKeyPolicy").next().unwrap_or(what).to_owned(),
+    }
+}
+
 /// Text that is no configuration at all.
 pub(super) fn unreadable(error: &serde_saphyr::Error, text: &str, file: &Path) -> Problem {
     let line = error.location().map_or(1, |at| usize::try_from(at.line()).unwrap_or(1));
-    let said = error.without_snippet().to_string();
-    let what = said.split(" at line ").next().unwrap_or(&said).to_owned();
+    let what = said(error);
     let remedy = if what.contains("unknown field") || what.contains("unknown variant") {
         "check the spelling; the README lists every key"
     } else {

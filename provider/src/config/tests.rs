@@ -80,7 +80,7 @@ fn what_is_wrong_is_said_with_line_key_and_remedy() {
             "from 0 to 1",
         ),
         ("groups:\n  g:\n    optoins: {}\n", ":4: groups.g.optoins: ", "unknown field"),
-        ("http: {listen: nowhere}\n", ":2: http: ", "invalid socket address"),
+        ("http: {listen: nowhere}\n", ":2: http: ", "not an IP address with a port"),
         ("http: [", ":2: http", ""),
         ("gpuLabel: \"\"\n", ":2: gpuLabel: ", "leave the key out"),
         ("usage:\n  agents: {}\n", ":3: usage.agents: ", "windlass-agent.windlass.svc:9400"),
@@ -106,7 +106,9 @@ fn what_is_wrong_is_said_with_line_key_and_remedy() {
         }
     }
     for (text, words) in [
-        ("", "unexpected end of input"),
+        ("", "nothing is written here; "),
+        ("cloud: 3", "a value stands where keys with values are expected; "),
+        ("cloud: {kind: aws}\ncloud: {kind: sim}", "duplicate mapping key: cloud; "),
         ("refresh: 1s\n", "missing field"),
         ("cloud: {kind: sim}\n", "cloud.scenario"),
         ("cloud: {kind: sim, scenario: nowhere.yaml}\n", "cannot be read"),

@@ -75,6 +75,7 @@ pub struct Gpus {
     /// How many a pod can ask for.
     pub count: u32,
     /// Memory of each, in MiB.
+    #[serde(rename = "memoryMib", alias = "memory_mib")]
     pub memory_mib: u64,
     /// The extended resource that stands for them, `nvidia.com/gpu` as a rule.
     pub resource: String,

@@ -179,7 +179,7 @@ fn group(out: &mut String, it: &GroupView, view: &View<'_>) -> fmt::Result {
         "<td class=size data-label=\"per hour\">{}",
         group.price_micros.map_or("<small>unknown</small>".to_owned(), |_| {
             let (sum, says) = words::price(group, view.now);
-            format!("{sum}<br><small>{says}</small>")
+            format!("{sum} <br><small>{says}</small>")
         })
     )?;
     size(out, it)?;

@@ -162,7 +162,9 @@ impl Keeper {
         self.heard(listed, now);
     }
 
-    fn listed(&mut self, Listing { groups: listing, missing }: Listing, begun: Timestamp, now: Timestamp) {
+    fn listed(&mut self, mut listing: Listing, begun: Timestamp, now: Timestamp) {
+        listing.look_for(self.settings.overrides.keys());
+        let Listing { groups: listing, missing } = listing;
         for Missing { group, why } in self.troubles.listed(missing) {
             tracing::warn!(%group, "a group is missing: {why}");
         }

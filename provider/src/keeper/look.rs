@@ -19,8 +19,9 @@ pub async fn look(config: &Config, cloud: &dyn Cloud, dialect: &Dialect) -> anyh
     kept.offerings.backoff = config.offerings;
     let mut fleet = Fleet::restore(kept.fleet);
     let begun = clock();
-    let listing = cloud.list(Look { now: begun, awaited: false }).await?;
+    let mut listing = cloud.list(Look { now: begun, awaited: false }).await?;
     let now = clock();
+    listing.look_for(config.groups.keys());
     fleet.listed(listing.groups, Reading { begun, now, dialect, overrides: &config.groups });
     Ok(Snapshot {
         fleet: fleet.into(),

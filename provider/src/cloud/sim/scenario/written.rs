@@ -119,9 +119,7 @@ pub(super) struct WrittenInterrupt {
 pub(super) fn read(text: &str, file: &Path) -> Result<Written, ScenarioError> {
     serde_saphyr::from_str(text).map_err(|error| {
         let (line, column) = error.location().map_or((0, 0), |place| (place.line(), place.column()));
-        let said = error.without_snippet().to_string();
-        let what = said.split(" at line ").next().unwrap_or(&said).to_owned();
-        ScenarioError { file: file.to_owned(), line, column, what }
+        ScenarioError { file: file.to_owned(), line, column, what: crate::config::said(&error) }
     })
 }
 
