@@ -139,7 +139,7 @@ impl Live {
             let said = error.to_string();
             let line = said.lines().next().unwrap_or_default().trim_start_matches("error: ");
             // Which file it is about is said by who tells.
-            line.trim_start_matches(&format!("{CONFIG} {}: ", file.display())).to_owned()
+            line.split_once(&format!("{}: ", file.display())).map_or(line, |(_, what)| what).to_owned()
         })?;
         let Reloaded { config: fresh, waiting } = current.reloaded(Config::from(args), self.taints);
         if !waiting.is_empty() {

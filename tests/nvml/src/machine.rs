@@ -19,7 +19,7 @@ pub struct Machine {
 /// One GPU.
 #[derive(Debug)]
 pub struct Device {
-    /// NVML index and minor number.
+    /// NVML index.
     pub index: u32,
     /// Silicon facts.
     pub model: Model,

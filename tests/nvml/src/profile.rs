@@ -50,6 +50,8 @@ pub struct Gpu {
     pub model: Option<ModelName>,
     /// UUID; made from the index when absent ([`crate::machine::gpu_uuid`]).
     pub uuid: Option<String>,
+    /// The n of `/dev/nvidia<n>`, where it is not the index.
+    pub minor: Option<u32>,
     /// MIG devices. `Some`, even when empty, means that MIG mode is on.
     pub mig: Option<Vec<Mig>>,
     /// What runs here.

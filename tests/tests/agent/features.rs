@@ -268,13 +268,15 @@ fn gke_ids_are_understood() {
     profile.gpu(1).processes = vec![Process::new(200, 30.0, 1_000), Process::new(201, 20.0, 500)];
     profile.gpu(2).mig = Some(vec![instance("1g.10gb", 7), instance("1g.10gb", 8)]);
     profile.gpu(2).processes = vec![inside(300, 7, 40.0, 100), inside(301, 8, 70.0, 100)];
+    // Ids count by device node, NVML by bus.
+    (0..3).zip([2, 0, 1]).for_each(|(gpu, minor)| profile.gpu(gpu).minor = Some(minor));
     let gke = |name: &str, id: &str| pod("ml", name, "main", &[("nvidia.com/gpu", &[id])]);
     let pods = vec![
-        gke("whole", "nvidia0"),
-        gke("shared", "nvidia1/vgpu0"),
-        gke("other", "nvidia1/vgpu1"),
-        gke("instance", "nvidia2/gi7"),
-        gke("part", "nvidia2/gi8/vgpu0"),
+        gke("whole", "nvidia2"),
+        gke("shared", "nvidia0/vgpu0"),
+        gke("other", "nvidia0/vgpu1"),
+        gke("instance", "nvidia1/gi7"),
+        gke("part", "nvidia1/gi8/vgpu0"),
     ];
     let mut node = Node::start(&profile, pods, |host| {
         for (pid, name) in [(100, "whole"), (200, "shared"), (201, "other"), (300, "instance"), (301, "part")] {
@@ -285,6 +287,9 @@ fn gke_ids_are_understood() {
         close(page, &[("whole", 60.0), ("shared", 30.0), ("other", 20.0), ("instance", 40.0), ("part", 70.0)])
     });
     assert_eq!(page.value("windlass_agent_unknown_device_ids", &[]), Some(0.0));
+    for (gpu, holders) in [("0", 1.0), ("1", 2.0), ("2", 2.0)] {
+        assert_eq!(page.value("gpu_device_holders", &[("gpu", gpu)]), Some(holders), "GPU {gpu}");
+    }
 }
 
 #[test]

@@ -44,11 +44,13 @@ fn dra_claims_are_held_like_any_other_device() {
     let mut profile = Profile::idle(ModelName::A100, 2);
     profile.gpu(0).processes = vec![Process::new(100, 60.0, 1_000)];
     profile.gpu(1).processes = vec![Process::new(200, 30.0, 1_000), Process::new(201, 20.0, 500)];
+    // Claims name device nodes, NVML counts by bus.
+    (profile.gpu(0).minor, profile.gpu(1).minor) = (Some(1), Some(0));
     let pods = vec![
-        claimant("ml", "own", "main", &["gpu-0"], None),
+        claimant("ml", "own", "main", &["gpu-1"], None),
         // One claim of two pods, each with its share of it.
-        claimant("ml", "first", "main", &["gpu-1"], Some("5e1c")),
-        claimant("ml", "second", "main", &["gpu-1"], Some("90ab")),
+        claimant("ml", "first", "main", &["gpu-0"], Some("5e1c")),
+        claimant("ml", "second", "main", &["gpu-0"], Some("90ab")),
     ];
     let mut node = Node::start(&profile, pods, |host| {
         runs(host, 100, &main_of("own"));

@@ -105,6 +105,32 @@ fn a_file_that_never_answers_does_not_hold_up_the_end() {
 }
 
 #[test]
+fn feature_50_a_hangup_has_the_files_read_again_and_ends_nothing() {
+    let gpus = Gpus::new(&Profile::idle(ModelName::T4, 1)).unwrap();
+    let file = gpus.folder().join("agent.yaml");
+    std::fs::write(&file, "node-name: first\n").unwrap();
+    let mut command = Command::new(program::agent().unwrap());
+    command.args(["--listen", "127.0.0.1:0", "--kubelet-socket", "", "--metadata-endpoint", ""]);
+    command.arg("--nvml-library").arg(gpus.library()).env("WINDLASS_CONFIG", &file);
+    let mut agent = Agent::start(&mut command).unwrap();
+    let mut scraper = Scraper::connect(agent.address).unwrap();
+    let mut named = |name: &str| {
+        until(name, || {
+            let answer = scraper.get("/metrics", &[]).unwrap();
+            let page = (answer.status == 200).then(|| Page::parse(&answer.text().unwrap()).unwrap());
+            page.is_some_and(|page| page.value("gpu_device_up", &[("node", name)]) == Some(1.0))
+        });
+    };
+    named("first");
+    for name in ["second", "third"] {
+        std::fs::write(&file, format!("node-name: {name}\n")).unwrap();
+        agent.signal("HUP").unwrap();
+        named(name);
+    }
+    assert!(agent.ended().unwrap().is_none());
+}
+
+#[test]
 fn feature_63_the_fake_library_shows_a_machine_without_gpus_what_others_have() {
     let mut command = Command::new(program::agent().unwrap());
     command.args(["--once", "--json", "--kubelet-socket", "", "--metadata-endpoint", "", "--nvml-library"]);

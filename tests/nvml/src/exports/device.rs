@@ -110,7 +110,8 @@ device_calls! {
     }
 
     fn nvmlDeviceGetMinorNumber(target, minor: *mut c_uint) {
-        put(minor, target.whole()?.index)
+        let device = target.whole()?;
+        put(minor, device.gpu.minor.unwrap_or(device.index))
     }
 
     fn nvmlDeviceGetSerial(target, serial: *mut c_char, length: c_uint) {
