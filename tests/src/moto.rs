@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::python;
 
 /// How long one call may take; moto is slow where it is large.
-const CALL: Duration = Duration::from_secs(60);
+const CALL: Duration = Duration::from_mins(2);
 
 /// A running moto, until dropped.
 #[derive(Debug)]

@@ -18,7 +18,7 @@ use crate::golang;
 use crate::scrape::{Scraper, Series};
 
 /// Far longer than a start takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(2);
 const SUM: &str = include_str!("../prometheus/go.sum");
 
 /// The two programs.
@@ -146,7 +146,7 @@ impl Prometheus {
     }
 
     fn wait_until_ready(&self) -> anyhow::Result<()> {
-        for _ in 0..600 {
+        for _ in 0..1_200 {
             if Scraper::connect(self.address)?.get("/-/ready", &[]).is_ok_and(|answer| answer.status == 200) {
                 return Ok(());
             }
@@ -193,7 +193,7 @@ impl Prometheus {
     /// The first answer to an expression that is so.
     pub fn until(&self, expression: &str, is_so: impl Fn(&[Series]) -> bool) -> anyhow::Result<Vec<Series>> {
         let mut last = Vec::new();
-        for _ in 0..600 {
+        for _ in 0..1_200 {
             last = self.query(expression)?;
             if is_so(&last) {
                 return Ok(last);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 
 /// Longest wait for any answer, and largest answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 const BODY_MAX: u64 = 64 << 20;
 
 /// A connection to an HTTP server, made anew when the server closes it.

@@ -37,7 +37,7 @@ groups:
 /// Status and body of a GET.
 fn get(address: SocketAddr, path: &str) -> (u16, String) {
     let mut socket = TcpStream::connect(address).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    socket.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
     write!(socket, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
     let mut text = String::new();
     socket.read_to_string(&mut text).unwrap();
@@ -114,7 +114,7 @@ fn with_provider(look: impl FnOnce(SocketAddr, &mut Caller)) {
     let running = runtime.block_on(windlass_provider::start(config(folder.path()))).unwrap();
     let roots = std::fs::read(folder.path().join("ca.crt")).unwrap();
     let mut caller = Caller::over_unix(&folder.path().join("provider.sock"), running.expander, &roots).unwrap();
-    let ready = (0..1500).any(|_| {
+    let ready = (0..6000).any(|_| {
         std::thread::sleep(Duration::from_millis(20));
         running.shared.ready.pending().is_empty()
     });

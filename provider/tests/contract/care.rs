@@ -26,7 +26,7 @@ async fn a_group_whose_machines_never_register_is_tried_with_one_machine() {
 
     stage.increase("od", 3).await.unwrap();
     eventually("the probe", async || shown(&stage, "od").await.0.len() == 1).await;
-    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    stage.relisted().await;
     let (machines, waiting) = shown(&stage, "od").await;
     assert_eq!((machines.len(), waiting, stage.target("od").await), (1, 2, 3), "the cost of trying is one machine");
     stage.group_of(node(&machines[0])).await;
@@ -36,7 +36,7 @@ async fn a_group_whose_machines_never_register_is_tried_with_one_machine() {
 
 #[tokio::test]
 async fn after_a_stock_out_one_machine_is_asked_for_and_the_rest_only_if_it_comes() {
-    let stage = Stage::start("events: [{at: 0s, for: 1500ms, group: od, stockOut: true}]").await;
+    let stage = Stage::start("events: [{at: 0s, group: od, stockOut: true}]").await;
     for _ in 0..2 {
         stage.increase("od", 2).await.unwrap();
         let refused = async || stage.nodes("od").await.iter().filter(|it| is_refused(it)).count() == 2;
@@ -44,7 +44,7 @@ async fn after_a_stock_out_one_machine_is_asked_for_and_the_rest_only_if_it_come
         let given_up = stage.nodes("od").await.iter().map(|it| fake(&it.id, "create-error")).collect();
         stage.delete("od", given_up).await.unwrap();
     }
-    tokio::time::sleep(std::time::Duration::from_millis(1600)).await;
+    stage.happens("");
     stage.increase("od", 4).await.unwrap();
     eventually("all come when the first has", async || shown(&stage, "od").await == (stage.machines("od").await, 0))
         .await;
@@ -57,7 +57,7 @@ fn is_refused(node: &windlass_proto::externalgrpc::Instance) -> bool {
 
 #[tokio::test]
 async fn machines_that_never_become_nodes_are_ended_while_ca_is_calling_and_others_are_not() {
-    let mut stage = Stage::start_unsynced("", "unregistered: {reapAfter: 1s}").await;
+    let mut stage = Stage::start_unsynced("", "unregistered: {reapAfter: 6s}").await;
     stage.sync().await;
     let others = stage.machines("spot").await;
     stage.increase("od", 2).await.unwrap();

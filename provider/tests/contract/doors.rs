@@ -11,15 +11,15 @@ use crate::stage::{GROUPS, Stage, eventually};
 
 #[tokio::test]
 async fn a_socket_left_behind_is_taken_over_and_a_living_one_is_not() {
-    let stage = Stage::start("").await;
+    let mut stage = Stage::start("").await;
     let socket = stage.folder.path().join("provider.sock");
     let mode = std::fs::metadata(&socket).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o660, "no one else may delete nodes");
     let config = Config::load(&stage.folder.path().join("windlass.yaml")).unwrap();
     let refused = windlass_provider::start(config.clone()).await.err().unwrap();
     assert!(format!("{refused:#}").contains("another process listens"), "{refused:#}");
-    drop(stage.running);
-    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    drop(stage.running.take());
+    stage.let_go().await;
     drop(std::os::unix::net::UnixListener::bind(&socket));
     assert!(socket.exists(), "as a killed process leaves it");
     windlass_provider::start(config).await.unwrap();

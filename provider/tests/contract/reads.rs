@@ -26,14 +26,15 @@ async fn before_the_first_listing_nothing_looks_like_an_empty_cloud() {
 
 #[tokio::test]
 async fn groups_are_listed_whole_while_the_cloud_is_away_and_after_a_cleanup() {
-    let mut stage = Stage::start("events: [{at: 500ms, failCalls: unavailable}]").await;
+    let mut stage = Stage::start("").await;
+    stage.happens("events: [{at: 0s, failCalls: unavailable}]");
+    eventually("the cloud is away", async || stage.snapshot().troubles.failing.is_some()).await;
     for _ in 0..10 {
         let groups = stage.client.node_groups(wire::NodeGroupsRequest {}).await.unwrap().into_inner().node_groups;
         let said: Vec<_> = groups.iter().map(|it| (it.id.as_str(), it.min_size, it.max_size)).collect();
         assert_eq!(said, [("cpu", 0, 5), ("od", 0, 5), ("spot", 1, 5)]);
         stage.client.refresh(wire::RefreshRequest {}).await.unwrap();
         stage.client.cleanup(wire::CleanupRequest {}).await.unwrap();
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
     assert_eq!((stage.target("spot").await, stage.machines("spot").await.len()), (2, 2));
 }

@@ -1,6 +1,6 @@
 //! A provider in this process, in front of an embedded cloud, and a client of it.
 
-use std::{future::Future, path::Path, time::Duration};
+use std::{future::Future, path::Path, sync::Arc, time::Duration};
 
 use tempfile::TempDir;
 use tonic::{Code, Status, transport::Channel};
@@ -9,7 +9,10 @@ use windlass_proto::externalgrpc::{
     NodeGroupForNodeRequest, NodeGroupIncreaseSizeRequest, NodeGroupNodesRequest, NodeGroupTargetSizeRequest,
     RefreshRequest, cloud_provider_client::CloudProviderClient,
 };
-use windlass_provider::{Running, config::Config};
+use windlass_provider::{Running, config::Config, snapshot::Snapshot};
+
+/// How long anything may take. What is waited for comes within seconds; a machine that stalls may take longer.
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Three groups: `spot` has two machines to start with, `od` costs more, `cpu` has no GPU.
 pub(crate) const GROUPS: &str = "
@@ -41,7 +44,7 @@ impl Stage {
     /// The same with more configuration, and without waiting.
     pub(crate) async fn start_unsynced(events: &str, config: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("scenario.yaml"), format!("{GROUPS}\n{events}\n")).unwrap();
+        happens(folder.path(), events);
         let text = format!(
             "cloud: {{kind: sim, scenario: scenario.yaml, state: sim.json}}
 provider: {{listen: \"unix://{0}/provider.sock\"}}
@@ -66,11 +69,34 @@ state: state.json
     /// Ends the provider as a kill would, and starts it again on the same files.
     pub(crate) async fn restart(&mut self) {
         drop(self.running.take());
-        // Aborted tasks let go of the socket when they are next run.
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        self.let_go().await;
         self.running = Some(run(self.folder.path()).await);
         self.client = connect(self.folder.path());
         self.sync().await;
+    }
+
+    /// Waits until nobody listens on the socket: aborted tasks let go of it when they are next run.
+    pub(crate) async fn let_go(&self) {
+        let socket = self.folder.path().join("provider.sock");
+        eventually("the socket is free", async || std::os::unix::net::UnixStream::connect(&socket).is_err()).await;
+    }
+
+    /// From the cloud's next call on these events happen, and no others.
+    pub(crate) fn happens(&self, events: &str) {
+        happens(self.folder.path(), events);
+    }
+
+    /// The newest snapshot.
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        self.running.as_ref().unwrap().shared.keeper.snapshot()
+    }
+
+    /// Waits until the cloud has been listed anew, twice: what was true before is seen now.
+    pub(crate) async fn relisted(&self) {
+        for _ in 0..2 {
+            let before = self.snapshot().synced_at;
+            eventually("the cloud is listed again", async || self.snapshot().synced_at > before).await;
+        }
     }
 
     pub(crate) async fn target(&self, id: &str) -> i32 {
@@ -113,6 +139,13 @@ state: state.json
     }
 }
 
+/// Writes the scenario as a whole: a provider that runs may read it at any time.
+fn happens(folder: &Path, events: &str) {
+    let (aside, file) = (folder.join("scenario.new"), folder.join("scenario.yaml"));
+    std::fs::write(&aside, format!("{GROUPS}\n{events}\n")).unwrap();
+    std::fs::rename(aside, file).unwrap();
+}
+
 async fn run(folder: &Path) -> Running {
     let config = Config::load(&folder.join("windlass.yaml")).unwrap();
     windlass_provider::start(config).await.unwrap()
@@ -140,11 +173,10 @@ pub(crate) fn code(answer: Result<(), Status>) -> Code {
 
 /// Waits for something that has to come true; how long it takes is not asserted.
 pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut is: impl FnMut() -> F) {
-    for _ in 0..600 {
-        if is().await {
-            return;
+    let wait = async {
+        while !is().await {
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("never came true: {what}");
+    };
+    assert!(tokio::time::timeout(PATIENCE, wait).await.is_ok(), "never came true: {what}");
 }

@@ -34,7 +34,7 @@ use super::{
 use crate::caller::Caller;
 
 /// How long the provider may take until it is ready.
-const READY: Duration = Duration::from_secs(20);
+const READY: Duration = Duration::from_mins(1);
 /// How long a pod has worked before its figures are told: the agent shows averages of the last seconds.
 const SETTLED: Duration = Duration::from_secs(3);
 /// The cloud of the demo.

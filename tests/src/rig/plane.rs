@@ -15,7 +15,7 @@ use super::{binaries::Binaries, process::Process};
 use crate::port::Port;
 
 /// How long the apiserver may take to become ready; it needs 3 to 10 s.
-const READY: Duration = Duration::from_secs(90);
+const READY: Duration = Duration::from_mins(3);
 /// kube-controller-manager's controllers that the scenarios need. Without node-lifecycle no node ever loses the
 /// not-ready taint that admission gives it.
 const CONTROLLERS: &str = "node-lifecycle-controller,taint-eviction-controller,replicaset-controller,\

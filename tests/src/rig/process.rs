@@ -5,10 +5,9 @@ use std::{
     ffi::OsString,
     fs::{self, File},
     io::{Read as _, Seek as _, SeekFrom},
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{Mutex, OnceLock, PoisonError},
+    sync::OnceLock,
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -133,33 +132,4 @@ fn setpriv() -> Option<&'static Path> {
 pub fn on_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file())
-}
-
-/// Where ports are looked for: below those that the kernel gives to outgoing connections, one of which could take a
-/// port between the look and its use.
-const PORTS: std::ops::Range<u16> = 16_000..32_000;
-/// So many ports in a row belong to one run; it listens on the first of them for as long as it lives, so that runs side by
-/// side never look at the same ones.
-const REGION: u16 = 1000;
-
-/// A loopback port on which nobody listens, and which this process gave out long ago at the latest.
-///
-/// # Errors
-/// When every port is taken.
-pub fn free_port() -> Result<u16> {
-    static TAKEN: Mutex<Option<(TcpListener, u16)>> = Mutex::new(None);
-    let free = |port: u16| TcpListener::bind(("127.0.0.1", port)).ok();
-    let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
-    if taken.is_none() {
-        *taken = PORTS.step_by(REGION.into()).find_map(|first| Some((free(first)?, first)));
-    }
-    let (guard, last) = taken.as_mut().context("too many runs at a time: all of their ports are taken")?;
-    let first = guard.local_addr().context("the first port of this run")?.port();
-    for _ in 1..REGION {
-        *last = if *last + 1 < first + REGION { *last + 1 } else { first + 1 };
-        if free(*last).is_some() {
-            return Ok(*last);
-        }
-    }
-    bail!("every loopback port from {first} to {} is taken", first + REGION)
 }

@@ -27,7 +27,7 @@ use super::{
 use crate::port::Port;
 
 /// How long the provider may take until it answers `Refresh`.
-const READY: Duration = Duration::from_secs(30);
+const READY: Duration = Duration::from_mins(2);
 
 /// Builds the provider as this workspace's tests were built, and answers where it lies.
 ///

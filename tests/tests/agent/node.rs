@@ -10,7 +10,7 @@ use windlass_tests::proc::{Cgroup, Container, Host};
 use windlass_tests::scrape::{Answer, Page, Scraper};
 
 /// Far longer than anything takes: a test that waits this long has failed.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(2);
 const INTERVAL: Duration = Duration::from_millis(200);
 
 /// The node. Fields are the world's; what the agent does with them shows on its pages.

@@ -17,7 +17,8 @@ use windlass_tests::scrape::Page;
 
 use crate::agent::node::{Node, holder, main_of, until};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Far longer than anything takes.
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// A node that serves under a web configuration.
 fn node(web: &Path) -> Node {

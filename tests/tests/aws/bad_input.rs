@@ -149,7 +149,7 @@ async fn a_region_that_does_not_answer_leaves_the_last_good_listing() {
     let mut stage = Stage::of(gpu_group().desired(1)).await;
     stage.relisted().await;
     stage.cloud.fault("*", Fault::Hang);
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    stage.asked("DescribeAutoScalingGroups", 1).await;
     stage.refresh().await.unwrap();
     assert_eq!((stage.groups().await.len(), stage.target("gpu").await), (1, 1));
     assert_eq!(stage.instances("gpu").await.len(), 1);
@@ -200,7 +200,8 @@ async fn broken_answers_change_nothing_and_good_ones_are_taken_again() {
     let mut stage = Stage::of(gpu_group().desired(1)).await;
     for fault in [Fault::BrokenBody, Fault::HalfAnswer, Fault::Down, Fault::Nonsense] {
         stage.cloud.fault("DescribeAutoScalingGroups", fault.clone());
-        tokio::time::sleep(Duration::from_millis(700)).await;
+        // The SDK asks three times in a listing.
+        stage.asked("DescribeAutoScalingGroups", 4).await;
         assert_eq!((stage.groups().await.len(), stage.target("gpu").await), (1, 1), "{fault:?}");
     }
     stage.cloud.no_faults();
@@ -236,7 +237,7 @@ async fn a_page_that_is_missing_in_the_middle_takes_no_group_away() {
             account.faults.next("DescribeAutoScalingGroups", Fault::Slow(Duration::from_millis(1)), 1);
             account.faults.next("DescribeAutoScalingGroups", Fault::HalfAnswer, 1);
         });
-        tokio::time::sleep(Duration::from_millis(250)).await;
+        stage.asked("DescribeAutoScalingGroups", 3).await;
         assert_eq!(stage.groups().await.len(), 150);
     }
 }
@@ -246,8 +247,10 @@ async fn credentials_that_expire_leave_everything_as_it_is_until_they_are_good_a
     let mut stage = Stage::of(gpu_group().desired(1)).await;
     stage.cloud.with(|account, _| account.expired.insert(windlass_tests::aws::ACCESS_KEY.to_owned()));
     // Whatever it is told: no machine may come or go of it.
-    let _ = stage.increase("gpu", 1).await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    let granted = stage.increase("gpu", 1).await.is_ok();
+    let refused = async |stage: &mut Stage| !granted || !stage.errors("gpu").await.is_empty();
+    stage.until("the refusal is shown", refused).await;
+    stage.asked("DescribeAutoScalingGroups", 1).await;
     assert_eq!((stage.groups().await.len(), stage.cloud.group("gpu").machines().len()), (1, 1));
     everything_says(&mut stage, "permission", "ExpiredToken").await;
     stage.cloud.with(|account, _| account.expired.clear());

@@ -166,6 +166,13 @@ impl Stage {
         assert!(ended.is_none(), "the provider ended ({}) before {what}", ended.unwrap_or_default());
     }
 
+    /// Waits until a call has been made so many times more, however it went.
+    pub(crate) async fn asked(&mut self, action: &str, times: usize) {
+        let before = self.cloud.calls(action).len();
+        let asked = async |stage: &mut Self| stage.cloud.calls(action).len() >= before + times;
+        self.until(&format!("{action} is called again"), asked).await;
+    }
+
     /// Waits until the cloud has been listed anew, twice: what was true before is seen now.
     pub(crate) async fn relisted(&mut self) {
         let listed =
