@@ -104,6 +104,10 @@ pub struct Family {
 }
 
 impl Family {
+    const fn new(name: &'static str, kind: Kind, unit: &'static str, help: &'static str, get: Get) -> Self {
+        Self { name, renamed: None, kind, unit, help, get }
+    }
+
     /// The name under a choice of DCGM names.
     #[must_use]
     pub fn name_as(&self, names: DcgmNames) -> &'static str {
@@ -126,6 +130,16 @@ impl Family {
             Get::Own(_) => "its own",
         }
     }
+}
+
+/// A count as a value.
+fn count(count: u64) -> f64 {
+    count as f64
+}
+
+/// 1 or 0.
+fn flag(is: bool) -> f64 {
+    f64::from(u8::from(is))
 }
 
 /// One GPU, as getters see it.

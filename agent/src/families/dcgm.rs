@@ -9,8 +9,9 @@
 
 use super::Get::{Dcgm, DcgmBy, DcgmShared};
 use super::Kind::{Counter, Gauge};
-use super::{Family, GpuRow, Kind};
-use crate::gpu::{Gpm, MigInstance};
+use super::gpm::{device, of_instance, ratio};
+use super::{Family, GpuRow, Kind, count, flag};
+use crate::gpu::MigInstance;
 
 mod further;
 mod xid;
@@ -31,7 +32,7 @@ const fn row(
     help: &'static str,
     gpu: fn(&GpuRow<'_>) -> Option<f64>,
 ) -> Family {
-    Family { name, renamed: Some(renamed), kind, unit, help, get: Dcgm { gpu, instance: |_| None } }
+    Family { renamed: Some(renamed), ..kept(name, kind, unit, help, gpu) }
 }
 
 /// A name that 4.6 kept.
@@ -42,7 +43,7 @@ const fn kept(
     help: &'static str,
     gpu: fn(&GpuRow<'_>) -> Option<f64>,
 ) -> Family {
-    row([name, name], kind, unit, help, gpu)
+    Family::new(name, kind, unit, help, Dcgm { gpu, instance: |_| None })
 }
 
 /// One of the profiling fields: of the GPU, or of a MIG instance in parts of that instance.
@@ -54,27 +55,6 @@ const fn profiling(
     instance: fn(&MigInstance) -> Option<f64>,
 ) -> Family {
     Family { name, renamed: Some(renamed), kind: Gauge, unit, help, get: Dcgm { gpu, instance } }
-}
-
-fn gpm(row: &GpuRow<'_>, field: fn(&Gpm) -> Option<f64>) -> Option<f64> {
-    field(row.gpu.gpu.gpm.as_ref()?)
-}
-
-/// A counter of the chip's units as a part of 1.
-fn part(row: &GpuRow<'_>, field: fn(&Gpm) -> Option<f64>) -> Option<f64> {
-    gpm(row, field).map(|percent| percent / 100.0)
-}
-
-fn instance_part(instance: &MigInstance, field: fn(&Gpm) -> Option<f64>) -> Option<f64> {
-    field(instance.gpm.as_ref()?).map(|percent| percent / 100.0)
-}
-
-fn count(value: Option<u64>) -> Option<f64> {
-    value.map(|count| count as f64)
-}
-
-fn flag(value: Option<bool>) -> Option<f64> {
-    value.map(|is| f64::from(u8::from(is)))
 }
 
 /// What dcgm-exporter shows where nobody says otherwise.
@@ -168,7 +148,7 @@ pub(super) const FAMILIES: &[Family] = &[
         get: DcgmBy(xid::last),
     },
     kept("DCGM_FI_DEV_VGPU_LICENSE_STATUS", Gauge, "0 or 1", "Whether vGPU software is licensed here.", |row| {
-        row.gpu.gpu.modes.license.map(|license| f64::from(u8::from(license == Some(true))))
+        row.gpu.gpu.modes.license.map(|license| flag(license == Some(true)))
     }),
     row(
         ["DCGM_FI_DEV_NVLINK_BANDWIDTH_TOTAL", "DCGM_FI_DEV_NVLINK_THROUGHPUT_TOTAL"],
@@ -182,62 +162,62 @@ pub(super) const FAMILIES: &[Family] = &[
         Counter,
         "packets",
         "Packets that PCIe had to send again.",
-        |row| count(row.gpu.gpu.traffic.pcie_replays),
+        |row| row.gpu.gpu.traffic.pcie_replays.map(count),
     ),
     row(
         ["DCGM_FI_DEV_UNCORRECTABLE_REMAPPED_ROWS", "DCGM_FI_DEV_ROW_REMAP_UNCORRECTABLE_TOTAL"],
         Counter,
         "rows",
         "Rows remapped for uncorrectable errors.",
-        |row| count(row.gpu.gpu.health.remapped_uncorrectable),
+        |row| row.gpu.gpu.health.remapped_uncorrectable.map(count),
     ),
     row(
         ["DCGM_FI_DEV_CORRECTABLE_REMAPPED_ROWS", "DCGM_FI_DEV_ROW_REMAP_CORRECTABLE_TOTAL"],
         Counter,
         "rows",
         "Rows remapped for correctable errors.",
-        |row| count(row.gpu.gpu.health.remapped_correctable),
+        |row| row.gpu.gpu.health.remapped_correctable.map(count),
     ),
     row(
         ["DCGM_FI_DEV_ROW_REMAP_FAILURE", "DCGM_FI_DEV_ROW_REMAP_FAILED"],
         Gauge,
         "0 or 1",
         "Whether remapping of rows has failed.",
-        |row| flag(row.gpu.gpu.health.remap_failed),
+        |row| row.gpu.gpu.health.remap_failed.map(flag),
     ),
     profiling(
         ["DCGM_FI_PROF_GR_ENGINE_ACTIVE", "DCGM_FI_PROF_GR_ENGINE_UTIL_RATIO"],
         "ratio",
         "Part of the time in which any context was at work, 0 to 1 (Hopper and newer).",
-        |row| part(row, |gpm| gpm.graphics),
-        |instance| instance_part(instance, |gpm| gpm.graphics),
+        |row| ratio(row, |gpm| gpm.graphics),
+        |instance| of_instance(instance, |gpm| gpm.graphics),
     ),
     profiling(
         ["DCGM_FI_PROF_PIPE_TENSOR_ACTIVE", "DCGM_FI_PROF_TENSOR_UTIL_RATIO"],
         "ratio",
         "Part of the time in which the tensor cores worked, 0 to 1 (Hopper and newer).",
-        |row| part(row, |gpm| gpm.tensor),
-        |instance| instance_part(instance, |gpm| gpm.tensor),
+        |row| ratio(row, |gpm| gpm.tensor),
+        |instance| of_instance(instance, |gpm| gpm.tensor),
     ),
     profiling(
         ["DCGM_FI_PROF_DRAM_ACTIVE", "DCGM_FI_PROF_DRAM_UTIL_RATIO"],
         "ratio",
         "Part of the memory's bandwidth in use, 0 to 1 (Hopper and newer).",
-        |row| part(row, |gpm| gpm.dram),
-        |instance| instance_part(instance, |gpm| gpm.dram),
+        |row| ratio(row, |gpm| gpm.dram),
+        |instance| of_instance(instance, |gpm| gpm.dram),
     ),
     kept(
         "DCGM_FI_PROF_PCIE_TX_BYTES",
         Gauge,
         "bytes/s",
         "Bytes per second that the GPU sent over PCIe (Hopper and newer).",
-        |row| gpm(row, |gpm| gpm.pcie_sent),
+        |row| device(row, |gpm| gpm.pcie_sent),
     ),
     kept(
         "DCGM_FI_PROF_PCIE_RX_BYTES",
         Gauge,
         "bytes/s",
         "Bytes per second that the GPU received over PCIe (Hopper and newer).",
-        |row| gpm(row, |gpm| gpm.pcie_received),
+        |row| device(row, |gpm| gpm.pcie_received),
     ),
 ];

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Get::{Gpu, GpuBy};
 use super::Kind::{Counter, Gauge};
-use super::{By, Family, GpuRow};
+use super::{By, Family, GpuRow, Kind, flag};
 use crate::gpu::Memory;
 
 pub(super) const fn row(
@@ -14,7 +14,7 @@ pub(super) const fn row(
     help: &'static str,
     get: fn(&GpuRow<'_>) -> Option<f64>,
 ) -> Family {
-    Family { name, renamed: None, kind: Gauge, unit, help, get: Gpu(get) }
+    Family::new(name, Gauge, unit, help, Gpu(get))
 }
 
 pub(super) const fn counter(
@@ -23,7 +23,17 @@ pub(super) const fn counter(
     help: &'static str,
     get: fn(&GpuRow<'_>) -> Option<f64>,
 ) -> Family {
-    Family { name, renamed: None, kind: Counter, unit, help, get: Gpu(get) }
+    Family::new(name, Counter, unit, help, Gpu(get))
+}
+
+pub(super) const fn by(
+    (name, label): (&'static str, &'static str),
+    kind: Kind,
+    unit: &'static str,
+    help: &'static str,
+    get: fn(&GpuRow<'_>) -> By,
+) -> Family {
+    Family::new(name, kind, unit, help, GpuBy { label, get })
 }
 
 fn age(row: &GpuRow<'_>) -> Option<f64> {
@@ -36,24 +46,20 @@ fn memory(row: &GpuRow<'_>, field: fn(Memory) -> u64) -> Option<f64> {
 
 pub(super) const FAMILIES: &[Family] = &[
     row("gpu_device_up", "0 or 1", "1 while the GPU answers, 0 when it is lost or needs a reset.", |row| {
-        Some(f64::from(u8::from(row.gpu.gpu.up)))
+        Some(flag(row.gpu.gpu.up))
     }),
-    Family {
-        name: "gpu_device_down_info",
-        renamed: None,
-        kind: Gauge,
-        unit: "1",
-        help: "Why the GPU is not up: lost (the driver says so), hangs (a call has not come back) or silent; absent while it is.",
-        get: GpuBy {
-            label: "state",
-            get: |row| match &row.gpu.gpu {
-                gpu if gpu.up => By::new(),
-                gpu if gpu.lost => vec![("lost".into(), 1.0)],
-                gpu if gpu.hangs => vec![("hangs".into(), 1.0)],
-                _ => vec![("silent".into(), 1.0)],
-            },
+    by(
+        ("gpu_device_down_info", "state"),
+        Gauge,
+        "1",
+        "Why the GPU is not up: lost (the driver says so), hangs (a call has not come back) or silent; absent while it is.",
+        |row| match &row.gpu.gpu {
+            gpu if gpu.up => By::new(),
+            gpu if gpu.lost => vec![("lost".into(), 1.0)],
+            gpu if gpu.hangs => vec![("hangs".into(), 1.0)],
+            _ => vec![("silent".into(), 1.0)],
         },
-    },
+    ),
     row(
         "gpu_device_last_sample_timestamp_seconds",
         "seconds",

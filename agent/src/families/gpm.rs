@@ -4,7 +4,7 @@
 use super::Get::Instance;
 use super::Kind::Gauge;
 use super::device::row;
-use super::{Family, GpuRow};
+use super::{Family, GpuRow, count};
 use crate::gpu::{Gpm, MigInstance};
 
 const fn instance(
@@ -13,18 +13,21 @@ const fn instance(
     help: &'static str,
     get: fn(&MigInstance) -> Option<f64>,
 ) -> Family {
-    Family { name, renamed: None, kind: Gauge, unit, help, get: Instance(get) }
+    Family::new(name, Gauge, unit, help, Instance(get))
 }
 
-fn device(row: &GpuRow<'_>, field: fn(&Gpm) -> Option<f64>) -> Option<f64> {
+/// A counter of the GPU's units.
+pub(super) fn device(row: &GpuRow<'_>, field: fn(&Gpm) -> Option<f64>) -> Option<f64> {
     row.gpu.gpu.gpm.as_ref().and_then(field)
 }
 
-fn ratio(row: &GpuRow<'_>, field: fn(&Gpm) -> Option<f64>) -> Option<f64> {
+/// The same as a part of 1.
+pub(super) fn ratio(row: &GpuRow<'_>, field: fn(&Gpm) -> Option<f64>) -> Option<f64> {
     device(row, field).map(|percent| percent / 100.0)
 }
 
-fn of_instance(instance: &MigInstance, field: fn(&Gpm) -> Option<f64>) -> Option<f64> {
+/// A counter of a MIG instance's units as a part of 1.
+pub(super) fn of_instance(instance: &MigInstance, field: fn(&Gpm) -> Option<f64>) -> Option<f64> {
     instance.gpm.as_ref().and_then(field).map(|percent| percent / 100.0)
 }
 
@@ -78,13 +81,13 @@ pub(super) const FAMILIES: &[Family] = &[
         |row| device(row, |gpm| gpm.nvlink_received),
     ),
     instance("gpu_mig_memory_total_bytes", "bytes", "Memory of the MIG instance.", |instance| {
-        instance.memory.map(|memory| memory.total as f64)
+        instance.memory.map(|memory| count(memory.total))
     }),
     instance("gpu_mig_memory_used_bytes", "bytes", "Memory that programs hold in the MIG instance.", |instance| {
-        instance.memory.map(|memory| memory.used as f64)
+        instance.memory.map(|memory| count(memory.used))
     }),
     instance("gpu_mig_memory_free_bytes", "bytes", "Memory of the MIG instance that nobody holds.", |instance| {
-        instance.memory.map(|memory| memory.free as f64)
+        instance.memory.map(|memory| count(memory.free))
     }),
     instance(
         "gpu_mig_graphics_active_ratio",

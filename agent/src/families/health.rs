@@ -1,29 +1,10 @@
 //! What tells that a GPU is held down, wears out or wants to be reset, and what goes over its links.
 //! Counts are the driver's own where it keeps them; what a generation of GPUs does not have is absent.
 
-use super::Get::GpuBy;
 use super::Kind::{Counter, Gauge};
-use super::device::{counter, row};
-use super::{By, Family, GpuRow, Kind};
-use crate::gpu::{Health, Traffic, Xid};
-
-const fn by(
-    (name, label): (&'static str, &'static str),
-    kind: Kind,
-    unit: &'static str,
-    help: &'static str,
-    get: fn(&GpuRow<'_>) -> By,
-) -> Family {
-    Family { name, renamed: None, kind, unit, help, get: GpuBy { label, get } }
-}
-
-fn count(row: &GpuRow<'_>, field: fn(&Health) -> Option<u64>) -> Option<f64> {
-    field(&row.gpu.gpu.health).map(|count| count as f64)
-}
-
-fn flag(row: &GpuRow<'_>, field: fn(&Health) -> Option<bool>) -> Option<f64> {
-    field(&row.gpu.gpu.health).map(|set| f64::from(u8::from(set)))
-}
+use super::device::{by, counter, row};
+use super::{By, Family, GpuRow, count, flag};
+use crate::gpu::{Health, Xid};
 
 fn state(row: &GpuRow<'_>, field: fn(&Health) -> Option<&'static str>) -> By {
     field(&row.gpu.gpu.health).map(|word| (word.into(), 1.0)).into_iter().collect()
@@ -31,10 +12,6 @@ fn state(row: &GpuRow<'_>, field: fn(&Health) -> Option<&'static str>) -> By {
 
 fn word(code: Option<u32>, words: &[&'static str]) -> By {
     code.and_then(|code| words.get(code as usize)).map(|word| ((*word).into(), 1.0)).into_iter().collect()
-}
-
-fn traffic(row: &GpuRow<'_>, field: fn(&Traffic) -> Option<f64>) -> Option<f64> {
-    field(&row.gpu.gpu.traffic)
 }
 
 fn xids(row: &GpuRow<'_>, value: fn(&Xid) -> f64) -> By {
@@ -54,7 +31,7 @@ pub(super) const FAMILIES: &[Family] = &[
         Counter,
         "errors",
         "Xid errors since the agent started, by code.",
-        |row| xids(row, |xid| xid.count as f64),
+        |row| xids(row, |xid| count(xid.count)),
     ),
     by(
         ("gpu_device_xid_last_timestamp_seconds", "xid"),
@@ -67,64 +44,64 @@ pub(super) const FAMILIES: &[Family] = &[
         "gpu_device_ecc_corrected_errors_total",
         "errors",
         "Memory errors put right since the driver was loaded.",
-        |row| count(row, |health| health.ecc_volatile.corrected),
+        |row| row.gpu.gpu.health.ecc_volatile.corrected.map(count),
     ),
     counter(
         "gpu_device_ecc_uncorrected_errors_total",
         "errors",
         "Memory errors that could not be put right, since the driver was loaded.",
-        |row| count(row, |health| health.ecc_volatile.uncorrected),
+        |row| row.gpu.gpu.health.ecc_volatile.uncorrected.map(count),
     ),
     counter(
         "gpu_device_ecc_lifetime_corrected_errors_total",
         "errors",
         "Memory errors put right in the GPU's life.",
-        |row| count(row, |health| health.ecc_aggregate.corrected),
+        |row| row.gpu.gpu.health.ecc_aggregate.corrected.map(count),
     ),
     counter(
         "gpu_device_ecc_lifetime_uncorrected_errors_total",
         "errors",
         "Memory errors that could not be put right, in the GPU's life.",
-        |row| count(row, |health| health.ecc_aggregate.uncorrected),
+        |row| row.gpu.gpu.health.ecc_aggregate.uncorrected.map(count),
     ),
     counter(
         "gpu_device_remapped_rows_correctable_total",
         "rows",
         "Memory rows replaced because of errors that were put right (Ampere and newer).",
-        |row| count(row, |health| health.remapped_correctable),
+        |row| row.gpu.gpu.health.remapped_correctable.map(count),
     ),
     counter(
         "gpu_device_remapped_rows_uncorrectable_total",
         "rows",
         "Memory rows replaced because of errors that were not put right (Ampere and newer).",
-        |row| count(row, |health| health.remapped_uncorrectable),
+        |row| row.gpu.gpu.health.remapped_uncorrectable.map(count),
     ),
     row("gpu_device_row_remap_pending", "0 or 1", "1 while a memory row waits for a reset to be replaced.", |row| {
-        flag(row, |health| health.remap_pending)
+        row.gpu.gpu.health.remap_pending.map(flag)
     }),
     row(
         "gpu_device_row_remap_failed",
         "0 or 1",
         "1 when a memory row could not be replaced: replace the GPU.",
-        |row| flag(row, |health| health.remap_failed),
+        |row| row.gpu.gpu.health.remap_failed.map(flag),
     ),
     counter(
         "gpu_device_retired_pages_single_bit_total",
         "pages",
         "Memory pages retired because of repeated single-bit errors (before Ampere).",
-        |row| count(row, |health| health.retired_single_bit),
+        |row| row.gpu.gpu.health.retired_single_bit.map(count),
     ),
     counter(
         "gpu_device_retired_pages_double_bit_total",
         "pages",
         "Memory pages retired because of a double-bit error (before Ampere).",
-        |row| count(row, |health| health.retired_double_bit),
+        |row| row.gpu.gpu.health.retired_double_bit.map(count),
     ),
     row(
         "gpu_device_retired_pages_pending",
         "0 or 1",
         "1 while a memory page waits for a reboot to be retired.",
-        |row| flag(row, |health| health.retired_pending),
+        |row| row.gpu.gpu.health.retired_pending.map(flag),
     ),
     by(
         ("gpu_device_recovery_action_info", "state"),
@@ -155,24 +132,24 @@ pub(super) const FAMILIES: &[Family] = &[
         |row| word(row.gpu.gpu.modes.confidential, &["off", "on", "devtools"]),
     ),
     row("gpu_device_vgpu_licensed", "0 or 1", "Whether vGPU software is licensed here; absent where none is.", |row| {
-        row.gpu.gpu.modes.license.flatten().map(|licensed| f64::from(u8::from(licensed)))
+        row.gpu.gpu.modes.license.flatten().map(flag)
     }),
     counter("gpu_device_pcie_sent_bytes_total", "bytes", "Bytes that the GPU sent over PCIe.", |row| {
-        traffic(row, |traffic| traffic.pcie_sent_bytes)
+        row.gpu.gpu.traffic.pcie_sent_bytes
     }),
     counter("gpu_device_pcie_received_bytes_total", "bytes", "Bytes that the GPU received over PCIe.", |row| {
-        traffic(row, |traffic| traffic.pcie_received_bytes)
+        row.gpu.gpu.traffic.pcie_received_bytes
     }),
     counter("gpu_device_pcie_replays_total", "packets", "Packets that PCIe had to send again.", |row| {
-        row.gpu.gpu.traffic.pcie_replays.map(|count| count as f64)
+        row.gpu.gpu.traffic.pcie_replays.map(count)
     }),
     counter("gpu_device_nvlink_sent_bytes_total", "bytes", "Payload that the GPU sent over all its NVLinks.", |row| {
-        traffic(row, |traffic| traffic.nvlink_sent_bytes)
+        row.gpu.gpu.traffic.nvlink_sent_bytes
     }),
     counter(
         "gpu_device_nvlink_received_bytes_total",
         "bytes",
         "Payload that the GPU received over all its NVLinks.",
-        |row| traffic(row, |traffic| traffic.nvlink_received_bytes),
+        |row| row.gpu.gpu.traffic.nvlink_received_bytes,
     ),
 ];

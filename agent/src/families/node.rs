@@ -4,19 +4,10 @@
 use std::sync::Arc;
 
 use super::Kind::{Counter, Gauge};
-use super::{Family, Get, Kind, Own, Sample};
+use super::own::row;
+use super::{Family, Own, Sample, flag};
 use crate::jobs::Jobs;
 use crate::notices::{Notice, Seen};
-
-const fn row(
-    name: &'static str,
-    kind: Kind,
-    unit: &'static str,
-    help: &'static str,
-    get: fn(&Own<'_>) -> Vec<Sample>,
-) -> Family {
-    Family { name, renamed: None, kind, unit, help, get: Get::Own(get) }
-}
 
 /// A value for each notice, with its labels.
 fn notices(own: &Own<'_>, value: fn(&Notice) -> Option<f64>) -> Vec<Sample> {
@@ -110,7 +101,7 @@ pub(super) const FAMILIES: &[Family] = &[
         "1 while the folder of --hpc-job-mapping-dir can be read; absent without one.",
         |own| {
             let readable = own.jobs.and_then(|jobs| jobs.readable);
-            readable.map(|readable| (Vec::new(), f64::from(u8::from(readable)))).into_iter().collect()
+            readable.map(|readable| (Vec::new(), flag(readable))).into_iter().collect()
         },
     ),
     row(
@@ -118,7 +109,7 @@ pub(super) const FAMILIES: &[Family] = &[
         Gauge,
         "0 or 1",
         "1 when the instance metadata service's last answer was good; absent off-cloud.",
-        |own| cloud(own, |seen| seen.up.map(|up| f64::from(u8::from(up)))),
+        |own| cloud(own, |seen| seen.up.map(flag)),
     ),
     row(
         "windlass_agent_metadata_last_success_timestamp_seconds",

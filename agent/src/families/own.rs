@@ -2,18 +2,18 @@
 //! Each row's getter gives label pairs and values.
 
 use super::Kind::{Counter, Gauge};
-use super::{Family, Get, Kind, Own, Sample};
+use super::{Family, Get, Kind, Own, Sample, flag};
 use crate::exposition::Dropped;
 use crate::live::Reload;
 
-const fn row(
+pub(super) const fn row(
     name: &'static str,
     kind: Kind,
     unit: &'static str,
     help: &'static str,
     get: fn(&Own<'_>) -> Vec<Sample>,
 ) -> Family {
-    Family { name, renamed: None, kind, unit, help, get: Get::Own(get) }
+    Family::new(name, kind, unit, help, Get::Own(get))
 }
 
 fn one(value: f64) -> Vec<Sample> {
@@ -22,10 +22,6 @@ fn one(value: f64) -> Vec<Sample> {
 
 fn maybe(value: Option<f64>) -> Vec<Sample> {
     value.map(one).unwrap_or_default()
-}
-
-fn flag(value: bool) -> f64 {
-    f64::from(u8::from(value))
 }
 
 pub(super) const FAMILIES: &[Family] = &[

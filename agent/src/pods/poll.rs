@@ -86,6 +86,12 @@ impl Pace {
         let pause = limits::PODS_RETRY.saturating_mul(1 << doublings.min(8)).min(limits::PODS_INTERVAL);
         (pause, limits::PODS_INTERVAL)
     }
+
+    /// Whether what the Pods API said is told no longer, once: its socket is away for a moment while the kubelet restarts, and for good where it starts
+    /// without the API. Pods made again under their names are others by then.
+    fn outlived(&mut self, now: Duration) -> bool {
+        self.identified.take_if(|(at, _)| now.saturating_sub(*at) >= limits::IDENTITY_INTERVAL).is_some()
+    }
 }
 
 impl Poll {
@@ -128,13 +134,16 @@ impl Poll {
 
     /// Asks the Pods API when there is a reason: a holder without identity, a stranger, or labels that may have changed.
     async fn identify(&self, api: &mut PodsApi, shown: &Shown, pods: &mut Pods, pace: &mut Pace) {
+        let now = self.clock.now();
         if !api.exists() {
             pods.identified = None;
+            if pace.outlived(now) {
+                self.shared.identities.publish(Source::Kubelet, None);
+            }
             return;
         }
         let known = self.shared.identities.current();
         let nameless = || pods.holders.assignments.iter().any(|assignment| known.of(&assignment.owner).is_none());
-        let now = self.clock.now();
         let fresh = pace
             .identified
             .as_ref()
@@ -225,5 +234,12 @@ mod tests {
         let pauses: Vec<u64> = (1..7).map(|refusals| after(refusals).0.as_secs()).collect();
         assert_eq!(pauses, [1, 2, 4, 8, 10, 10]);
         assert_eq!(after(u32::MAX), (seconds(10), seconds(10)), "strangers wait");
+    }
+
+    #[test]
+    fn what_a_pods_api_said_that_is_gone_is_forgotten_after_a_minute() {
+        let seconds = Duration::from_secs;
+        let mut pace = Pace { identified: Some((seconds(100), Shown::default())), ..Pace::default() };
+        assert_eq!([110, 159, 160, 300].map(|now| pace.outlived(seconds(now))), [false, false, true, false]);
     }
 }

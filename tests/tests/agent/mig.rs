@@ -1,7 +1,7 @@
 //! MIG: instances have their own holders, memory and names, and a layout that changes is taken up without a restart.
 
 use windlass_tests::kubelet::pod;
-use windlass_tests::nvml::{Mig, ModelName, Process, Profile, mig_uuid};
+use windlass_tests::nvml::{AnswerName, Fault, Mig, ModelName, Process, Profile, mig_uuid};
 
 use crate::agent::node::{Node, main_of, runs};
 
@@ -44,4 +44,20 @@ fn an_instance_is_its_holders_and_the_parent_has_no_utilization() {
     node.until("the first goes on", |page| {
         page.value("gpu_memory_used_bytes", &memory("small")) == Some(1_600.0 * MIB)
     });
+}
+
+#[test]
+fn a_layout_that_the_driver_does_not_tell_for_the_moment_stands() {
+    let mut profile = Profile::idle(ModelName::A100, 1);
+    profile.gpu(0).mig = Some(vec![Mig::new("1g.5gb", 7), Mig::new("3g.20gb", 2)]);
+    let mut node = Node::start(&profile, vec![], |_| ());
+    node.until("two instances", |page| page.value("gpu_device_mig_instances", &[]) == Some(2.0));
+    for (call, name) in [("nvmlDeviceGetMigMode", "mig_mode"), ("nvmlDeviceGetMaxMigDeviceCount", "mig_device_count")] {
+        profile.faults = vec![Fault::of_calls(&[call], AnswerName::Timeout)];
+        node.gpus.set(&profile).unwrap();
+        let labels = [("call", name), ("cause", "timeout")];
+        let page =
+            node.until("it was asked", |page| page.value("windlass_agent_nvml_errors_total", &labels) >= Some(1.0));
+        assert_eq!(page.value("gpu_device_mig_instances", &[]), Some(2.0), "{call}");
+    }
 }

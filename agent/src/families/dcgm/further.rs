@@ -1,9 +1,10 @@
 //! What a counters CSV may ask for besides the fields that dcgm-exporter shows unasked.
 
-use super::{count, flag, gpm, instance_part, kept, mebibytes, part, profiling, row, xid};
+use super::{kept, mebibytes, profiling, row, xid};
 use crate::families::Get::{Dcgm, DcgmBy};
 use crate::families::Kind::{Counter, Gauge};
-use crate::families::{Family, GpuRow, Kind, Sample};
+use crate::families::gpm::{device, of_instance, ratio};
+use crate::families::{Family, GpuRow, Kind, Sample, count, flag};
 use crate::gpu::{ClockEvent, Gpu, Memory};
 
 /// Nanoseconds for which a reason held clocks down.
@@ -50,7 +51,7 @@ const fn own(
     help: &'static str,
     get: fn(&GpuRow<'_>) -> Vec<Sample>,
 ) -> Family {
-    Family { name, renamed: None, kind, unit, help, get: DcgmBy(get) }
+    Family::new(name, kind, unit, help, DcgmBy(get))
 }
 
 /// The rows.
@@ -59,50 +60,50 @@ pub(in crate::families) const FURTHER: &[Family] = &[
         ["DCGM_FI_PROF_SM_ACTIVE", "DCGM_FI_PROF_SM_UTIL_RATIO"],
         "ratio",
         "Part of the time in which an SM had a warp, averaged over the SMs, 0 to 1 (Hopper and newer).",
-        |row| part(row, |gpm| gpm.sm_active),
-        |instance| instance_part(instance, |gpm| gpm.sm_active),
+        |row| ratio(row, |gpm| gpm.sm_active),
+        |instance| of_instance(instance, |gpm| gpm.sm_active),
     ),
     profiling(
         ["DCGM_FI_PROF_SM_OCCUPANCY", "DCGM_FI_PROF_SM_OCCUPANCY_RATIO"],
         "ratio",
         "Warps in flight, of those that fit, 0 to 1 (Hopper and newer).",
-        |row| part(row, |gpm| gpm.sm_occupancy),
-        |instance| instance_part(instance, |gpm| gpm.sm_occupancy),
+        |row| ratio(row, |gpm| gpm.sm_occupancy),
+        |instance| of_instance(instance, |gpm| gpm.sm_occupancy),
     ),
     profiling(
         ["DCGM_FI_PROF_PIPE_FP64_ACTIVE", "DCGM_FI_PROF_FP64_UTIL_RATIO"],
         "ratio",
         "Part of the time in which the FP64 pipes worked, 0 to 1 (Hopper and newer).",
-        |row| part(row, |gpm| gpm.fp64),
-        |instance| instance_part(instance, |gpm| gpm.fp64),
+        |row| ratio(row, |gpm| gpm.fp64),
+        |instance| of_instance(instance, |gpm| gpm.fp64),
     ),
     profiling(
         ["DCGM_FI_PROF_PIPE_FP32_ACTIVE", "DCGM_FI_PROF_FP32_UTIL_RATIO"],
         "ratio",
         "Part of the time in which the FP32 pipes worked, 0 to 1 (Hopper and newer).",
-        |row| part(row, |gpm| gpm.fp32),
-        |instance| instance_part(instance, |gpm| gpm.fp32),
+        |row| ratio(row, |gpm| gpm.fp32),
+        |instance| of_instance(instance, |gpm| gpm.fp32),
     ),
     profiling(
         ["DCGM_FI_PROF_PIPE_FP16_ACTIVE", "DCGM_FI_PROF_FP16_UTIL_RATIO"],
         "ratio",
         "Part of the time in which the FP16 pipes worked, 0 to 1 (Hopper and newer).",
-        |row| part(row, |gpm| gpm.fp16),
-        |instance| instance_part(instance, |gpm| gpm.fp16),
+        |row| ratio(row, |gpm| gpm.fp16),
+        |instance| of_instance(instance, |gpm| gpm.fp16),
     ),
     kept(
         "DCGM_FI_PROF_NVLINK_TX_BYTES",
         Gauge,
         "bytes/s",
         "Bytes per second sent over NVLink (Hopper and newer).",
-        |row| gpm(row, |gpm| gpm.nvlink_sent),
+        |row| device(row, |gpm| gpm.nvlink_sent),
     ),
     kept(
         "DCGM_FI_PROF_NVLINK_RX_BYTES",
         Gauge,
         "bytes/s",
         "Bytes per second received over NVLink (Hopper and newer).",
-        |row| gpm(row, |gpm| gpm.nvlink_received),
+        |row| device(row, |gpm| gpm.nvlink_received),
     ),
     Family {
         name: "DCGM_FI_DEV_FB_TOTAL",
@@ -141,7 +142,7 @@ pub(in crate::families) const FURTHER: &[Family] = &[
         row.gpu.gpu.video_clock_hertz.map(|hertz| hertz / 1e6)
     }),
     kept("DCGM_FI_DEV_MIG_MODE", Gauge, "0 or 1", "Whether MIG is on.", |row| {
-        row.gpu.gpu.up.then(|| f64::from(u8::from(row.gpu.gpu.mig.is_some())))
+        row.gpu.gpu.up.then(|| flag(row.gpu.gpu.mig.is_some()))
     }),
     kept("DCGM_FI_DEV_POWER_VIOLATION", Counter, "nanoseconds", "Time held down by the power limit (in ns).", |row| {
         violation(&row.gpu.gpu, "sw_power_cap")
@@ -170,40 +171,40 @@ pub(in crate::families) const FURTHER: &[Family] = &[
         |row| violation(&row.gpu.gpu, "reliability"),
     ),
     kept("DCGM_FI_DEV_ECC_SBE_VOL_TOTAL", Counter, "errors", "Single-bit errors since the driver was loaded.", |row| {
-        count(row.gpu.gpu.health.ecc_volatile.corrected)
+        row.gpu.gpu.health.ecc_volatile.corrected.map(count)
     }),
     kept("DCGM_FI_DEV_ECC_DBE_VOL_TOTAL", Counter, "errors", "Double-bit errors since the driver was loaded.", |row| {
-        count(row.gpu.gpu.health.ecc_volatile.uncorrected)
+        row.gpu.gpu.health.ecc_volatile.uncorrected.map(count)
     }),
     kept("DCGM_FI_DEV_ECC_SBE_AGG_TOTAL", Counter, "errors", "Single-bit errors in the GPU's life.", |row| {
-        count(row.gpu.gpu.health.ecc_aggregate.corrected)
+        row.gpu.gpu.health.ecc_aggregate.corrected.map(count)
     }),
     kept("DCGM_FI_DEV_ECC_DBE_AGG_TOTAL", Counter, "errors", "Double-bit errors in the GPU's life.", |row| {
-        count(row.gpu.gpu.health.ecc_aggregate.uncorrected)
+        row.gpu.gpu.health.ecc_aggregate.uncorrected.map(count)
     }),
     row(
         ["DCGM_FI_DEV_RETIRED_SBE", "DCGM_FI_DEV_PAGE_RETIRED_SBE_TOTAL"],
         Counter,
         "pages",
         "Pages retired for single-bit errors.",
-        |row| count(row.gpu.gpu.health.retired_single_bit),
+        |row| row.gpu.gpu.health.retired_single_bit.map(count),
     ),
     row(
         ["DCGM_FI_DEV_RETIRED_DBE", "DCGM_FI_DEV_PAGE_RETIRED_DBE_TOTAL"],
         Counter,
         "pages",
         "Pages retired for double-bit errors.",
-        |row| count(row.gpu.gpu.health.retired_double_bit),
+        |row| row.gpu.gpu.health.retired_double_bit.map(count),
     ),
     row(
         ["DCGM_FI_DEV_RETIRED_PENDING", "DCGM_FI_DEV_PAGE_RETIRED_PENDING"],
         Gauge,
         "0 or 1",
         "Whether a page waits to be retired.",
-        |row| flag(row.gpu.gpu.health.retired_pending),
+        |row| row.gpu.gpu.health.retired_pending.map(flag),
     ),
     kept("DCGM_FI_DEV_ROW_REMAP_PENDING", Gauge, "0 or 1", "Whether a row waits to be remapped.", |row| {
-        flag(row.gpu.gpu.health.remap_pending)
+        row.gpu.gpu.health.remap_pending.map(flag)
     }),
     row(
         ["DCGM_FI_DEV_VIRTUAL_MODE", "DCGM_FI_DEV_GPU_VIRTUAL_MODE"],

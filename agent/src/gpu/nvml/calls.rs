@@ -92,9 +92,14 @@ impl<'a> Calls<'a> {
         Self { log, refused, clock, index, now, spent: Duration::ZERO, answered: false, lost: false, session: None }
     }
 
+    /// Whether the device will not answer a call.
+    pub(super) fn refuses(&self, name: &'static str) -> bool {
+        self.refused.contains(name)
+    }
+
     /// Makes a call unless the device refuses it or is gone.
     pub(super) fn make<T>(&mut self, name: &'static str, call: impl FnOnce() -> Result<T, NvmlError>) -> Outcome<T> {
-        if self.lost || self.session.is_some() || self.refused.contains(name) {
+        if self.lost || self.session.is_some() || self.refuses(name) {
             return Outcome::Failed;
         }
         let start = (self.clock)();

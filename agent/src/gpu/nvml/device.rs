@@ -18,7 +18,7 @@ use super::gpm::Gpms;
 use super::links::Links;
 use super::mig::{self, Slice};
 use super::processes::Processes;
-use super::raw::Handle;
+use super::raw::{Handle, NO_MEMORY};
 use super::throttle::Throttle;
 use super::utilization::Utilization;
 use crate::gpu::{Gpu, Health, Identity, Memory, MigInstance, Modes};
@@ -124,7 +124,7 @@ impl Card {
         let memory = calls.ask("memory_info", || memory(gpu));
         if calls.now >= self.layout_due {
             self.layout_due = calls.now + LAYOUT_INTERVAL;
-            self.slices = mig::enumerate(gpu, calls);
+            self.slices = mig::enumerate(gpu, self.slices.take(), calls);
         }
         let used = self.utilization.read(gpu, self.slices.is_none(), calls);
         let milliwatts = |value: u32| f64::from(value) / 1e3;
@@ -196,7 +196,7 @@ impl Card {
         let mut instances = match mig::read(self.slices.as_ref()?, calls) {
             Ok(instances) => instances,
             Err(mig::Gone) => {
-                self.slices = mig::enumerate(gpu, calls);
+                self.slices = mig::enumerate(gpu, self.slices.take(), calls);
                 mig::read(self.slices.as_ref()?, calls).ok()?
             }
         };
@@ -220,14 +220,16 @@ fn identity(index: u32, handle: &Handle) -> Identity {
 }
 
 pub(super) fn memory(handle: &Handle) -> Result<Memory, NvmlError> {
-    match handle.device().memory_info() {
+    let memory = match handle.device().memory_info() {
         Ok(info) => {
             let MemoryInfo { total, free, reserved, used, .. } = info;
-            Ok(Memory { total, used: unreserved(total, free, reserved, used), free, reserved })
+            Memory { total, used: unreserved(total, free, reserved, used), free, reserved }
         }
-        Err(NvmlError::FailedToLoadSymbol(_)) => handle.memory_v1(),
-        Err(error) => Err(error),
-    }
+        Err(NvmlError::FailedToLoadSymbol(_)) => handle.memory_v1()?,
+        Err(error) => return Err(error),
+    };
+    // "Not known" is no size, as on a GPU whose memory is the machine's.
+    if memory.total.max(memory.used) < NO_MEMORY { Ok(memory) } else { Err(NvmlError::NotSupported) }
 }
 
 /// What programs hold. Headers disagree on whether `used` includes what is reserved, so it is derived; where the driver's figures do not add up

@@ -22,6 +22,11 @@ pub(super) struct Links {
     way: Way,
     pace: Paced<Way>,
     last: Option<(Duration, f64)>,
+    sum: Bytes,
+    /// Whether the links are sought anew, since one went down.
+    anew: bool,
+    /// What was carried by those that went down: a counter must not fall.
+    gone: Bytes,
 }
 
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -60,7 +65,7 @@ impl Links {
 
     /// One pass. `whole` is what the counters over all links say.
     pub(super) fn read(&mut self, gpu: &Handle, whole: Option<Bytes>, calls: &mut Calls<'_>) -> Carried {
-        let bytes = self.bytes(gpu, whole, calls);
+        let bytes = self.bytes(gpu, whole, calls).map(|bytes| self.go_on(bytes));
         let sum = bytes.map(|(sent, received)| sent + received);
         let before = std::mem::replace(&mut self.last, sum.map(|sum| (calls.now, sum)));
         Carried { bytes, bytes_per_second: sum.zip(before).and_then(|(sum, before)| rate(before, (calls.now, sum))) }
@@ -73,22 +78,35 @@ impl Links {
                 _ => self.seek(gpu, whole.is_some(), calls),
             };
         }
-        let Way::Each(each) = &self.way else { return whole };
-        let bytes = each.read(gpu, calls);
+        let bytes = match &self.way {
+            Way::Each(each) => each.read(gpu, calls),
+            Way::Whole => return whole,
+            Way::Sought | Way::Absent => return whole.filter(|_| !self.anew),
+        };
         if bytes.is_none() {
-            // A link went down: a sum without it would fall.
-            self.forget();
+            *self = Self { anew: true, sum: self.sum, ..Self::default() };
         }
         bytes
     }
 
+    /// Where links were sought anew the sum goes on where it stood.
+    fn go_on(&mut self, (sent, received): Bytes) -> Bytes {
+        if std::mem::take(&mut self.anew) {
+            self.gone = ((self.sum.0 - sent).max(0.0), (self.sum.1 - received).max(0.0));
+        }
+        self.sum = (sent + self.gone.0, received + self.gone.1);
+        self.sum
+    }
+
     fn seek(&mut self, gpu: &Handle, whole: bool, calls: &mut Calls<'_>) -> Way {
         let seek = |calls: &mut Calls<'_>| {
-            let found: Vec<_> = COUNTERS.iter().filter_map(|counters| Each::find(gpu, *counters, calls)).collect();
+            // Without an answer nothing is known: it is asked again.
+            let answered: Option<Vec<_>> = COUNTERS.iter().map(|counters| Each::find(gpu, *counters, calls)).collect();
+            let found: Vec<_> = answered?.into_iter().filter(|(each, _)| !each.links.is_empty()).collect();
             let counts = found.iter().position(|(_, (sent, received))| sent + received > 0.0);
             // Without counters over all links those that stand still are the best there is.
             let chosen = counts.or((!whole && !found.is_empty()).then_some(0));
-            let none = if found.is_empty() && !calls.lost { Way::Absent } else { Way::Sought };
+            let none = if found.is_empty() { Way::Absent } else { Way::Sought };
             Some(chosen.and_then(|at| found.into_iter().nth(at)).map_or(none, |(each, _)| Way::Each(each)))
         };
         calls.paced(&mut self.pace, SEEK_INTERVAL, seek).unwrap_or_default()
@@ -102,8 +120,7 @@ impl Each {
         let answers = all.ask(gpu, calls)?;
         let links: Vec<u32> =
             all.links.iter().zip(&answers).filter_map(|(link, answer)| answer.map(|_| *link)).collect();
-        let found = Self { counters, links };
-        (!found.links.is_empty()).then(|| (found, sum(answers.into_iter().flatten(), counters.2)))
+        Some((Self { counters, links }, sum(answers.into_iter().flatten(), counters.2)))
     }
 
     /// The sum, if every link answers.
@@ -138,6 +155,20 @@ fn rate(before: (Duration, f64), now: (Duration, f64)) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_link_that_goes_down_takes_nothing_from_what_was_carried() {
+        let mut links = Links::default();
+        let mut read = |anew, bytes| {
+            links.anew |= anew;
+            links.go_on(bytes)
+        };
+        assert_eq!(read(false, (10.0, 100.0)), (10.0, 100.0));
+        assert_eq!(read(true, (6.0, 101.0)), (10.0, 101.0), "one of several is gone");
+        assert_eq!(read(false, (7.0, 102.0)), (11.0, 102.0));
+        assert_eq!(read(true, (20.0, 200.0)), (20.0, 200.0), "and back");
+        assert_eq!(read(false, (1.0, 2.0)), (1.0, 2.0), "the driver counts anew: a counter that starts again");
+    }
 
     #[test]
     fn a_rate_is_growth_over_time_and_a_counter_that_fell_has_none() {

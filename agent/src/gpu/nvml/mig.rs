@@ -22,15 +22,18 @@ const ENABLED: u32 = 1;
 /// More instances than any GPU has: the bound on a count that the driver gives.
 const INSTANCES_MAX: u32 = 64;
 
-/// The instances now, or `None` when MIG is off.
-pub(super) fn enumerate(gpu: &Handle, calls: &mut Calls<'_>) -> Option<Vec<Slice>> {
+/// The instances now, or `None` when MIG is off. Those of `before` stand where the driver does not say for the moment.
+pub(super) fn enumerate(gpu: &Handle, before: Option<Vec<Slice>>, calls: &mut Calls<'_>) -> Option<Vec<Slice>> {
     let device = gpu.device();
-    let mode = calls.ask("mig_mode", || device.mig_mode())?;
-    if mode.current != ENABLED {
-        return None;
+    match calls.ask("mig_mode", || device.mig_mode()) {
+        Some(mode) if mode.current == ENABLED => {}
+        None if !calls.refuses("mig_mode") => return before,
+        _ => return None,
     }
-    let count = calls.ask("mig_device_count", || device.mig_device_count()).unwrap_or(0).min(INSTANCES_MAX);
-    let found = (0..count).filter_map(|index| {
+    let Some(count) = calls.ask("mig_device_count", || device.mig_device_count()) else {
+        return Some(before.unwrap_or_default());
+    };
+    let found = (0..count.min(INSTANCES_MAX)).filter_map(|index| {
         // An index without an instance answers NOT_FOUND: a hole, not an error.
         let handle = calls.ask("mig_device_by_index", || gpu.mig(index))?;
         let slice = handle.device();

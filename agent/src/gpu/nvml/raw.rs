@@ -21,8 +21,9 @@ const ITEMS: usize = 128;
 const ITEMS_MAX: usize = 65_536;
 /// NVML's "no MIG instance".
 const NO_INSTANCE: u32 = u32::MAX;
-/// More bytes than any GPU has, 256 TiB: NVML's "memory not known" (`u64::MAX`) and what cannot be true. Sums of what is less do not overflow.
-const NO_MEMORY: u64 = 1 << 48;
+/// More bytes than any GPU has, 64 TiB: NVML's "memory not known" (`u64::MAX`) and what cannot be true. Sums over three lists of what is less do not
+/// overflow.
+pub(super) const NO_MEMORY: u64 = 1 << 46;
 /// `nvmlEventTypeXidCriticalError`.
 const XID: u64 = 8;
 /// `NVML_GRID_LICENSE_FEATURE_CODE_VGPU`.
@@ -222,7 +223,8 @@ impl Handle {
             return Ok(None);
         }
         let listed = features.gridLicensableFeatures.iter().take(features.licensableFeaturesCount as usize);
-        Ok(listed.filter(|feature| feature.featureCode == VGPU_FEATURE).map(|feature| feature.featureState != 0).next())
+        let mut vgpu = listed.filter(|feature| feature.featureCode == VGPU_FEATURE);
+        Ok(vgpu.next().map(|feature| feature.featureState != 0))
     }
 
     /// State on the NVLink fabric, and how the registration ended where it is complete.
