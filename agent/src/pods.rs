@@ -126,8 +126,9 @@ pub enum Whose {
     Container(Arc<Owner>),
     /// In no pod: the node's own.
     Host,
-    /// NVIDIA's MPS server: what it does, it does for its clients, wherever it runs.
-    MpsServer,
+    /// NVIDIA's MPS server by its name: what it does, it does for its clients, wherever it runs. With the container that it runs in, since
+    /// any process can give itself that name.
+    MpsServer(Option<Arc<Owner>>),
     /// In a pod that could not be named, gone, or not readable.
     Unknown,
 }

@@ -43,7 +43,7 @@ pub(super) struct Divided {
 }
 
 pub(super) fn divide(device: &Device<'_>, holders: Vec<Arc<Owner>>, processes: &Processes) -> Divided {
-    let tally = Tally::of(device, processes);
+    let tally = Tally::of(device, &holders, processes);
     let mut pieces = match <[_; 1]>::try_from(holders) {
         Ok([holder]) => alone(device, &tally, holder),
         Err(holders) => together(device, &tally, holders),

@@ -30,15 +30,15 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    pub(super) fn of(device: &Device<'_>, processes: &Processes) -> Self {
+    pub(super) fn of(device: &Device<'_>, holders: &[Arc<Owner>], processes: &Processes) -> Self {
         let mut tally = Self::default();
         let contexts = device.contexts.as_deref().unwrap_or_default();
-        let is_server = |pid| matches!(processes.get(&pid), Some(Whose::MpsServer));
-        let clients: BTreeSet<u32> = contexts
-            .iter()
-            .filter(|process| process.mps && !is_server(process.pid))
-            .map(|process| process.pid)
-            .collect();
+        let named = |pid| matches!(processes.get(&pid), Some(Whose::MpsServer(_)));
+        let clients: BTreeSet<u32> =
+            contexts.iter().filter(|process| process.mps && !named(process.pid)).map(|process| process.pid).collect();
+        // Any process can take that name: without a client, a holder's works for itself.
+        let holds = |pid| matches!(processes.get(&pid), Some(Whose::MpsServer(Some(owner))) if holders.contains(owner));
+        let is_server = |pid| named(pid) && !(clients.is_empty() && holds(pid));
         let mut server = Measured::default();
         for process in contexts {
             let slot = if is_server(process.pid) { &mut server } else { tally.slot(process.pid, processes) };
@@ -63,8 +63,10 @@ impl Tally {
 
     fn slot(&mut self, pid: u32, processes: &Processes) -> &mut Measured {
         match processes.get(&pid) {
-            Some(Whose::Container(owner)) => self.containers.entry(Arc::clone(owner)).or_default(),
-            Some(Whose::Host | Whose::MpsServer) => &mut self.host,
+            Some(Whose::Container(owner) | Whose::MpsServer(Some(owner))) => {
+                self.containers.entry(Arc::clone(owner)).or_default()
+            }
+            Some(Whose::Host | Whose::MpsServer(None)) => &mut self.host,
             Some(Whose::Unknown) | None => &mut self.unknown,
         }
     }

@@ -45,14 +45,15 @@ fn gpu(busy: f64, processes: &[(u32, f64, u64)]) -> Gpu {
     }
 }
 
-/// Pids 1.. belong to pods a, b, c; 80 is an MPS server, 90 the node's; everything else is unknown.
+/// Pids 1.. belong to pods a, b, c; 80 is an MPS server and 81 one in pod d's name, 90 the node's; everything else is unknown.
 fn processes() -> Processes {
     let container = |pid, pod| (pid, Whose::Container(owner(pod)));
     Processes::from([
         container(1, "a"),
         container(2, "b"),
         container(3, "c"),
-        (80, Whose::MpsServer),
+        (80, Whose::MpsServer(None)),
+        (81, Whose::MpsServer(Some(owner("d")))),
         (90, Whose::Host),
         (99, Whose::Unknown),
     ])
@@ -179,6 +180,13 @@ fn what_the_mps_server_did_is_its_clients() {
     );
     // No client left: the node's own.
     check(served(10.0, 10.0, &[]), &given[..1], &["a 0.0 0G 0.0", "nobody 10.0 0G"]);
+    // A container's process that only calls itself the server serves nobody, and hides nothing.
+    check(
+        gpu(60.0, &[(1, 20.0, 2), (81, 40.0, 3)]),
+        &[("a", "GPU-1::0"), ("d", "GPU-1::1")],
+        &["a 20.0 2G 0.3", "d 40.0 3G 0.7", "nobody 0.0 0G"],
+    );
+    check(gpu(60.0, &[(81, 60.0, 3)]), &[("d", "GPU-1")], &["d 60.0 3G 1.0", "nobody 0.0 0G"]);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::cgroup::place;
+use super::cgroup::{Place, place};
 use super::identity::Identities;
 use super::{Holders, Owner, Whose};
 
@@ -118,19 +118,24 @@ impl Processes {
         resolved.stranger |= match &whose {
             Whose::Container(owner) => !sources.holders.assignments.iter().any(|assignment| assignment.owner == *owner),
             Whose::Unknown => new,
-            Whose::Host | Whose::MpsServer => false,
+            Whose::Host | Whose::MpsServer(_) => false,
         };
         self.known.insert(pid, Known { whose, start_time, checked: now, seen: now });
         true
     }
 
-    fn whose(&mut self, pid: u32, Sources { holders, identities }: Sources<'_>, now: Duration) -> Whose {
+    fn whose(&mut self, pid: u32, sources: Sources<'_>, now: Duration) -> Whose {
         let folder = self.proc.join(pid.to_string());
         let Some(text) = read(&folder.join("cgroup")) else { return Whose::Unknown };
-        if read(&folder.join("comm")).is_some_and(|name| name.trim_end() == MPS_SERVER) {
-            return Whose::MpsServer;
+        let whose = place(&text).map_or(Whose::Host, |place| self.container(&place, sources, now));
+        if read(&folder.join("comm")).is_none_or(|name| name.trim_end() != MPS_SERVER) {
+            return whose;
         }
-        let Some(place) = place(&text) else { return Whose::Host };
+        let Whose::Container(owner) = whose else { return Whose::MpsServer(None) };
+        Whose::MpsServer(Some(owner))
+    }
+
+    fn container(&mut self, place: &Place<'_>, Sources { holders, identities }: Sources<'_>, now: Duration) -> Whose {
         let uid = place.pod_uid.as_deref().unwrap_or_default();
         if let Some(owner) = place.container_id.and_then(|id| identities.container(id)) {
             return Whose::Container(Arc::clone(owner));

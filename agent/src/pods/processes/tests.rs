@@ -158,8 +158,12 @@ fn the_mps_server_is_known_by_its_name_wherever_it_runs() {
     let node = Node::new();
     node.process(41, 7, &format!("0::/kubepods/pod{UID}/{}", id('a')));
     std::fs::write(node.0.path().join("proc/41/comm"), "nvidia-cuda-mps\n").unwrap();
+    let mut processes = node.processes();
+    assert_eq!(whose(&mut processes, 41, &holders(&[]), 0).0, Some(Whose::MpsServer(None)));
     node.container_log(&format!("mps-control_gpu-operator_main-{}.log", id('a')));
-    assert_eq!(whose(&mut node.processes(), 41, &holders(&[]), 0).0, Some(Whose::MpsServer));
+    let found = whose(&mut node.processes(), 41, &holders(&[]), 0).0;
+    let Some(Whose::MpsServer(Some(owner))) = found else { panic!("{found:?}") };
+    assert_eq!((&*owner.namespace, &*owner.pod, &*owner.container), ("gpu-operator", "mps-control", "main"));
 }
 
 #[test]
