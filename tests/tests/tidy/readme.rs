@@ -103,6 +103,36 @@ fn troubles_are_listed_under_the_words_in_which_they_are_told() {
 }
 
 #[test]
+fn every_link_leads_somewhere() {
+    let mut followed = 0;
+    for page in ["README.md", "deploy/aws/README.md"] {
+        let text = file(page).text;
+        let links = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        for link in links.filter(|link| !link.starts_with("http")) {
+            let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = match path {
+                "" => root().join(page),
+                path => root().join(page).with_file_name(path),
+            };
+            assert!(target.exists(), "{page}: {link} leads nowhere");
+            let heads = || fs::read_to_string(&target).expect("a page of text");
+            assert!(anchor.is_empty() || heads().lines().any(|line| anchor_of(line) == anchor), "{page}: no {link}");
+            followed += 1;
+        }
+    }
+    assert!(followed > 5, "only {followed} links were found");
+}
+
+/// What GitHub calls a heading in an address; nothing for other lines.
+fn anchor_of(line: &str) -> String {
+    let Some((_, head)) = line.split_once("# ").filter(|(hashes, _)| hashes.chars().all(|it| it == '#')) else {
+        return String::new();
+    };
+    let letters = head.to_lowercase().replace(' ', "-");
+    letters.chars().filter(|letter| letter.is_alphanumeric() || matches!(letter, '-' | '_')).collect()
+}
+
+#[test]
 fn the_map_shows_files_that_exist() {
     let files = every_rust_file();
     let readme = file("README.md").text;
