@@ -109,13 +109,15 @@ impl Block<'_> {
         text.extend_from_slice(self.name.as_bytes());
         labels.write(text);
         text.push(b' ');
-        // Writing to memory does not fail. Most values are whole, and those are written several times faster.
+        // Most values are whole, and those are written several times faster.
         let whole = value as i64;
-        let _written = if (whole as f64).total_cmp(&value).is_eq() && whole.unsigned_abs() < 1 << 53 {
-            writeln!(text, "{whole}")
+        if (whole as f64).total_cmp(&value).is_eq() && whole.unsigned_abs() < 1 << 53 {
+            text.extend_from_slice(whole.to_string().as_bytes());
         } else {
-            writeln!(text, "{value}")
-        };
+            // Writing to memory does not fail.
+            let _written = write!(text, "{value}");
+        }
+        text.push(b'\n');
     }
 
     fn head(&mut self) {

@@ -1,7 +1,7 @@
 //! The tick: ask the driver, name the processes, attribute, count, render, publish. One pass from left to right, at the agent's own pace.
 //! Readers take the published value and never wait for the world.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -262,9 +262,7 @@ impl Sampler {
     }
 
     fn own<'a>(&'a self, snapshot: &'a Snapshot, pods: &Pods, now: Duration) -> Own<'a> {
-        let mut holding: Vec<_> = snapshot.shares.iter().filter(|share| share.held).map(|share| &share.owner).collect();
-        holding.sort_unstable();
-        holding.dedup();
+        let holding: HashSet<_> = snapshot.shares.iter().filter(|share| share.held).map(|share| &share.owner).collect();
         Own {
             node: &self.config.node_name,
             seen: None,

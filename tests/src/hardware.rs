@@ -23,6 +23,8 @@ mod readings;
 
 /// How long anything may take to show.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Readings of the agent so far.
+const TICKS: &str = "windlass_agent_ticks_total";
 /// What the two processes are told to use, percent of the GPU's time.
 const SHARES: [f64; 2] = [60.0, 30.0];
 
@@ -131,13 +133,14 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
 /// The agent's time inside NVML, beside that of the same calls made bare, one reading a second each.
 #[expect(clippy::print_stdout, reason = "a program that prints its findings")]
 fn cost(stage: &Stage, pods: &[Pod]) -> anyhow::Result<Option<f64>> {
-    let page = {
+    let (before, after) = {
         let mut watched = stage.watch(pods)?;
+        // The first of each call is dearer: it opens what later ones find open.
+        let before = watched.until("a second reading", |page| page.value(TICKS, &[]) >= Some(2.0))?;
         std::thread::sleep(stage.seconds);
-        watched.page()?
+        (before, watched.page()?)
     };
     let mut raw = fake_nvml::raw::Raw::open(&stage.library).context("no bare NVML")?;
-    // The first of each call is dearer: it opens what later ones find open.
     raw.read(&mut fake_nvml::raw::Times::new());
     let mut times = fake_nvml::raw::Times::new();
     let end = now() + stage.seconds;
@@ -145,7 +148,7 @@ fn cost(stage: &Stage, pods: &[Pod]) -> anyhow::Result<Option<f64>> {
         std::thread::sleep(Duration::from_secs(1));
         raw.read(&mut times);
     }
-    let (table, cost) = readings::latencies(&page, &times);
+    let (table, cost) = readings::latencies((&before, &after), &times);
     println!("\n{table}");
     Ok(cost)
 }
@@ -198,7 +201,7 @@ impl Stage {
         std::thread::sleep(self.seconds);
         let seen = |page: &Page| {
             let told = |of: &Pod| page.value("gpu_utilization", &[("pod", &of.name)]).is_some();
-            page.value("windlass_agent_ticks_total", &[]) >= Some(3.0) && pods.iter().all(told)
+            page.value(TICKS, &[]) >= Some(3.0) && pods.iter().all(told)
         };
         let page = watched.until("every pod is told", seen)?;
         Ok((page, reader.finish()?))

@@ -10,9 +10,10 @@ use super::cgroup::{Place, place};
 use super::identity::Identities;
 use super::{Holders, Owner, Whose};
 
-/// How often a known pid's start time is read again, and how long a pid is remembered after it left the GPU: its last
-/// samples arrive after it has ended.
-const RECHECK: Duration = Duration::from_secs(10);
+/// How often the start time of a pid that stays on the GPU is read again. Only one that comes back between two readings is missed until then.
+const RECHECK: Duration = Duration::from_secs(30);
+/// How long a pid is remembered after it left the GPU: its last samples arrive after it has ended.
+const KEPT: Duration = Duration::from_secs(10);
 /// How often the log directory is listed at most, however many unknown containers appear.
 const RELIST: Duration = Duration::from_secs(2);
 /// Pids remembered: a hundred for each of 40 GPUs.
@@ -84,7 +85,7 @@ impl Processes {
 
     /// Finds out to whom the pids belong. `now` is monotonic. Reads files: a few microseconds for each new pid.
     pub fn resolve(&mut self, pids: &BTreeSet<u32>, sources: Sources<'_>, now: Duration) -> Resolved {
-        self.known.retain(|_, known| now.saturating_sub(known.seen) < RECHECK);
+        self.known.retain(|_, known| now.saturating_sub(known.seen) < KEPT);
         let last = std::mem::replace(&mut self.last, now);
         let mut resolved = Resolved::default();
         for &pid in pids {

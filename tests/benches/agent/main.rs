@@ -116,7 +116,7 @@ fn observe(program: &Program, pid: u32, world: &World, seconds: u64) -> anyhow::
     std::thread::sleep(WARM_UP);
     let mut scraper =
         Scraper::connect(program.port.address()).with_context(|| format!("{} does not listen", program.name))?;
-    let before = (readings::cpu(pid)?, readings::calls(&world.counts()), nvml_seconds(pid, &mut scraper)?);
+    let before = (readings::cpu(pid)?, readings::calls(&world.counts()), Inside::read(pid, &mut scraper)?);
     let begin = now();
     for _ in 0..seconds {
         scraper.get("/metrics", &[])?;
@@ -125,7 +125,7 @@ fn observe(program: &Program, pid: u32, world: &World, seconds: u64) -> anyhow::
     let took = begin.elapsed().as_secs_f64();
     let cpu = readings::cpu(pid)?.saturating_sub(before.0).as_secs_f64();
     let calls = (readings::calls(&world.counts()) - before.1) / took;
-    let inside = nvml_seconds(pid, &mut scraper)?.zip(before.2).map(|(after, before)| after - before);
+    let inside = Inside::read(pid, &mut scraper)?.zip(before.2).map(|(after, before)| after.since(&before));
     let mut times: Vec<Duration> = Vec::with_capacity(SCRAPES);
     for _ in 0..SCRAPES {
         let start = now();
@@ -151,14 +151,31 @@ fn observe(program: &Program, pid: u32, world: &World, seconds: u64) -> anyhow::
     })
 }
 
-/// Time inside NVML so far, where the program tells.
-fn nvml_seconds(pid: u32, scraper: &mut Scraper) -> anyhow::Result<Option<f64>> {
-    let text = scraper.get("/metrics", &[])?.text()?;
-    // Not every peer's page stands a strict reading.
-    let Ok(page) = Page::parse(&text) else { return Ok(None) };
-    let told = page.select("windlass_agent_nvml_call_seconds_total", &[]);
-    let waiting = readings::waiting(pid)?.as_secs_f64();
-    Ok((!told.is_empty()).then(|| waiting + told.iter().map(|series| series.value).sum::<f64>()))
+/// What a program spends inside NVML, in seconds so far.
+struct Inside {
+    /// As it says itself, by the clock.
+    told: f64,
+    /// Processor time of the thread that makes the calls: a clock goes on while another program has the processor.
+    calling: f64,
+    /// Processor time of the thread that only waits for the driver's events, of which no call tells.
+    waiting: f64,
+}
+
+impl Inside {
+    /// Nothing where the program does not tell.
+    fn read(pid: u32, scraper: &mut Scraper) -> anyhow::Result<Option<Self>> {
+        let text = scraper.get("/metrics", &[])?.text()?;
+        // Not every peer's page stands a strict reading.
+        let Ok(page) = Page::parse(&text) else { return Ok(None) };
+        let told = page.select("windlass_agent_nvml_call_seconds_total", &[]);
+        let of = |name| readings::of_threads(pid, name).map(|time| time.as_secs_f64());
+        let (calling, waiting) = (of("nvml-calls")?, of("nvml-events")?);
+        Ok((!told.is_empty()).then(|| Self { told: told.iter().map(|series| series.value).sum(), calling, waiting }))
+    }
+
+    fn since(&self, before: &Self) -> f64 {
+        (self.told - before.told).min(self.calling - before.calling) + self.waiting - before.waiting
+    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "a bench measures time")]

@@ -33,17 +33,17 @@ pub(crate) fn cpu(pid: u32) -> anyhow::Result<Duration> {
     Ok(if exact + Duration::from_millis(50) > whole { exact } else { whole })
 }
 
-/// Time so far of the thread that does nothing but wait inside NVML for the driver's events: it is NVML's, and no call tells it.
-pub(crate) fn waiting(pid: u32) -> anyhow::Result<Duration> {
+/// Processor time so far of the threads with this name.
+pub(crate) fn of_threads(pid: u32, name: &str) -> anyhow::Result<Duration> {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task"))?.flatten();
-    let waits = |task: &std::fs::DirEntry| {
-        std::fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.trim_end() == "nvml-events")
+    let named = |task: &std::fs::DirEntry| {
+        std::fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.trim_end() == name)
     };
     let spent = |task: std::fs::DirEntry| {
         let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
         text.split(' ').next()?.parse::<u64>().ok()
     };
-    Ok(Duration::from_nanos(tasks.filter(waits).filter_map(spent).sum()))
+    Ok(Duration::from_nanos(tasks.filter(named).filter_map(spent).sum()))
 }
 
 /// Memory now, and the most there was.

@@ -13,8 +13,8 @@ pub struct Fault {
     pub gpu: Option<u32>,
     /// What is answered; the true answer when absent (a slow call).
     pub answer: Option<Answer>,
-    /// The call takes this much longer, in milliseconds.
-    pub slow_ms: u64,
+    /// The call takes this much longer, in milliseconds, whole or not.
+    pub slow_ms: f64,
     /// The call does not come back while the fault is in force.
     pub hangs: bool,
     /// Begins after this many calls that it would have hit.

@@ -198,7 +198,7 @@ impl Session {
             }
             *hits += 1;
             if *hits > fault.after_calls {
-                slow += Duration::from_millis(fault.slow_ms);
+                slow += Duration::try_from_secs_f64(fault.slow_ms / 1e3).unwrap_or_default();
                 answer = answer.or(fault.answer.map(crate::fault::Answer::code));
             }
         }

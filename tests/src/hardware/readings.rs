@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::load::Pod;
-use super::script;
+use super::{TICKS, script};
 use crate::nvml::{Gpu, Process, Profile};
 use crate::opinion::{Band, Opinion, Row};
 use crate::scrape::Page;
@@ -120,12 +120,18 @@ pub(super) fn measured(page: &Page, pods: &[Pod]) -> Vec<(u32, f64, f64)> {
     pods.iter().map(|of| (of.pid, value(of, "gpu_utilization"), value(of, "gpu_memory_used_bytes"))).collect()
 }
 
-/// Every call's time, the agent's and bare; and the agent's time in parts of the same calls made bare.
-pub(super) fn latencies(page: &Page, bare: &Times) -> (String, Option<f64>) {
-    let mut text = format!("  {:<28}{:>10}{:>10}{:>10}{:>10}", "µs a call", "agent", "bare", "p50", "most");
+/// Every call's time between two pages, the agent's and bare, and how often the agent makes it at a reading; and the agent's time in parts of the same
+/// calls made bare. A call that the agent made twice where once is enough shows as more than one.
+pub(super) fn latencies((before, after): (&Page, &Page), bare: &Times) -> (String, Option<f64>) {
+    let mut text =
+        format!("  {:<28}{:>10}{:>10}{:>10}{:>10}{:>11}", "µs a call", "agent", "bare", "p50", "most", "a reading");
+    let between = |metric: &str, labels: &[(&str, &str)]| {
+        Some(after.value(metric, labels)? - before.value(metric, labels).unwrap_or(0.0))
+    };
+    let ticks = between(TICKS, &[]).unwrap_or(f64::NAN);
     let (mut ours, mut theirs) = (0.0, 0.0);
     for (name, times) in bare {
-        let of = |metric: &str| page.value(metric, &[("call", name)]);
+        let of = |metric: &str| between(metric, &[("call", name)]);
         let (count, seconds) = (of("windlass_agent_nvml_calls_total"), of("windlass_agent_nvml_call_seconds_total"));
         let Some((count, seconds)) = count.zip(seconds).filter(|(count, _)| *count > 0.0) else { continue };
         let mut sorted: Vec<f64> = times.iter().map(Duration::as_secs_f64).collect();
@@ -136,15 +142,15 @@ pub(super) fn latencies(page: &Page, bare: &Times) -> (String, Option<f64>) {
         let micros = |seconds: f64| seconds * 1e6;
         let _ = write!(
             text,
-            "\n  {name:<28}{:>10.1}{:>10.1}{:>10.1}{:>10.1}",
+            "\n  {name:<28}{:>10.1}{:>10.1}{:>10.1}{:>10.1}{:>11.2}",
             micros(seconds / count),
             micros(mean),
             micros(median.copied().unwrap_or_default()),
             micros(most.copied().unwrap_or_default()),
+            count / ticks,
         );
     }
     let cost = (theirs > 0.0).then(|| ours / theirs);
-    let ticks = page.value("windlass_agent_ticks_total", &[]).unwrap_or(1.0);
     let _ = write!(
         text,
         "\n  NVML time a reading: {:.3} ms, {:.2} times the same calls made bare (wanted: at most 1.05)",

@@ -235,7 +235,7 @@ fn nvlink_and_pcie_throughput_without_the_20_ms_block() {
     let mut profile = busy(ModelName::H100, 80.0);
     // The call that blocks would show as a GPU that hangs.
     profile.faults =
-        vec![Fault { calls: vec!["nvmlDeviceGetPcieThroughput".to_owned()], slow_ms: 60_000, ..Fault::default() }];
+        vec![Fault { calls: vec!["nvmlDeviceGetPcieThroughput".to_owned()], slow_ms: 60_000.0, ..Fault::default() }];
     let mut node = alone(&profile);
     let names = ["pcie_sent", "pcie_received", "nvlink_sent", "nvlink_received"];
     let counters = |page: &Page| names.map(|name| page.value(&format!("gpu_device_{name}_bytes_total"), FIRST));

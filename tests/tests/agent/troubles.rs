@@ -119,7 +119,7 @@ fn a_driver_swapped_underneath_is_survived() {
 fn a_slow_call_holds_up_no_scrape() {
     let mut profile = two_busy();
     profile.faults =
-        vec![Fault { calls: vec!["nvmlDeviceGetPowerUsage".to_owned()], slow_ms: 300, ..Fault::default() }];
+        vec![Fault { calls: vec!["nvmlDeviceGetPowerUsage".to_owned()], slow_ms: 300.0, ..Fault::default() }];
     let mut node = node(&profile);
     let page = node
         .until("both are read", |page| utilization(page, "a") == Some(60.0) && utilization(page, "b") == Some(40.0));

@@ -22,6 +22,9 @@ pub(super) fn holders(
     }
     for (profile, mut places) in by_profile {
         let mut claims = holders.of_partitions(&gpu.identity, profile);
+        if claims.is_empty() {
+            continue;
+        }
         let by_place = |at: usize, claims: &[(u32, &[Arc<Owner>])]| {
             let placement = instances.get(at)?.placement?;
             claims.iter().position(|(claimed, _)| *claimed == placement)
