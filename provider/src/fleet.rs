@@ -50,6 +50,8 @@ pub struct InstanceView {
     pub registered_at: Option<Timestamp>,
     /// CA asked us to end it: no longer part of the target.
     pub doomed: bool,
+    /// It is ended because nobody waits for it any more: should it become a Node first, it stays.
+    pub returned: bool,
     /// Its end was announced: no longer part of the target.
     pub leaving: Option<Leaving>,
     /// A listing has shown it (a launch may name a machine before any listing does).

@@ -160,7 +160,7 @@ impl Fleet {
         self.change(group, |view| {
             for id in machines {
                 if let Some(instance) = view.instance_mut(id.as_str()) {
-                    instance.doomed = false;
+                    (instance.doomed, instance.returned) = (false, false);
                 }
             }
         });
@@ -228,6 +228,14 @@ impl Fleet {
             }
         });
         Some(Event::Registered { group, intent })
+    }
+
+    /// A machine that is to be ended because it is no Node, and may have become one; its group.
+    #[must_use]
+    pub fn returned(&self, instance: &str) -> Option<GroupId> {
+        let group = self.members.get(instance)?;
+        let known = self.group(group.as_str())?.instance(instance)?;
+        (known.doomed && known.returned && !is_ending(known)).then(|| group.clone())
     }
 
     /// Launches begun by an earlier process whose answers nobody heard.
@@ -310,6 +318,7 @@ fn carry_out(
         let Some(instance) = view.instance_mut(id.as_str()) else { continue };
         instance.doomed = true;
         let never_registered = fake && instance.registered_at.is_none();
+        instance.returned = never_registered;
         if let Some(intent) = instance.intent.clone() {
             deletion.events.push(Event::Cancelled { intent, machines: 1 });
             if never_registered {
@@ -342,6 +351,7 @@ fn add(view: &mut GroupView, instance: &Instance, intent: &IntentId, now: Timest
                 first_seen: now,
                 registered_at: None,
                 doomed: false,
+                returned: false,
                 leaving: None,
                 listed: false,
             },

@@ -22,8 +22,8 @@ use crate::{
     timestamp::Timestamp,
 };
 
-/// A machine that a launch named and no listing shows yet is believed for that long: clouds' lists lag behind their
-/// answers.
+/// A machine of ours is believed for that long although a listing lacks it: clouds' lists lag behind their answers, and one
+/// list behind another.
 const UNLISTED_KEPT: Duration = Duration::from_secs(30);
 
 /// A machine that comes late is ended only when the listing before was no longer ago than this: then it cannot have
@@ -81,7 +81,10 @@ impl Fleet {
             }
             for (machine, _) in self.unplaced.doomed.extract_if(.., |_, group| *group == id) {
                 match view.instance_mut(machine.as_str()) {
-                    Some(instance) => instance.doomed = true,
+                    Some(instance) => {
+                        instance.doomed = true;
+                        instance.returned = self.unplaced.returned.remove(&machine);
+                    }
                     None => gone.push((machine, id.clone(), true)),
                 }
             }
@@ -192,7 +195,8 @@ fn take_in(
         if instances.contains_key(&instance.id) {
             continue;
         }
-        if !instance.listed && reading.begun <= instance.first_seen + UNLISTED_KEPT {
+        let ours = !instance.listed || (instance.intent.is_some() && instance.is_live());
+        if ours && reading.begun <= instance.first_seen + UNLISTED_KEPT {
             instances.insert(instance.id.clone(), instance.clone());
         } else {
             left.push(instance.clone());
@@ -212,6 +216,7 @@ fn newcomer(id: InstanceId, memory: &Memory<'_>, now: Timestamp) -> InstanceView
         intent: None,
         first_seen: now,
         registered_at: None,
+        returned: false,
         leaving: None,
         listed: true,
     }

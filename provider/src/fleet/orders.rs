@@ -123,7 +123,7 @@ pub(super) fn late(view: &mut GroupView, instance: &mut InstanceView, watched: b
     if !(given_up && watched && instance.state == InstanceState::Creating) {
         return None;
     }
-    instance.doomed = true;
+    (instance.doomed, instance.returned) = (true, true);
     Some(Event::Late { group: view.group.id.clone(), machine: instance.id.clone() })
 }
 

@@ -18,6 +18,8 @@ use crate::fleet::{
 pub struct Saved {
     pub(super) intents: Vec<Intent>,
     pub(super) doomed: BTreeMap<InstanceId, GroupId>,
+    /// Those of them that are ended because they are no Nodes.
+    pub(super) returned: BTreeSet<InstanceId>,
     pub(super) gone: BTreeMap<InstanceId, Gone>,
     /// Machines of groups that still wait for some: what is not among them, came of what was asked for.
     pub(super) known: BTreeMap<GroupId, BTreeSet<InstanceId>>,
@@ -45,6 +47,7 @@ impl Fleet {
             saved.intents.extend(view.intents.iter().cloned());
             let doomed = view.instances.iter().filter(|it| it.doomed);
             saved.doomed.extend(doomed.map(|it| (it.id.clone(), view.group.id.clone())));
+            saved.returned.extend(view.instances.iter().filter(|it| it.doomed && it.returned).map(|it| it.id.clone()));
             saved.leaving.extend(notices::leaving(view));
             if view.in_flight() || view.owed() > 0 {
                 let known = view.instances.iter().map(|it| it.id.clone()).collect();

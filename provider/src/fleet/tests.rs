@@ -175,6 +175,9 @@ fn a_listing_that_runs_ahead_of_the_answer_counts_nothing_twice() {
         assert_eq!((target(&fleet), placeholders(&fleet).len()), (2, 0));
         list(&mut fleet, group("g", 0, 5), vec![running("b", token)], 4);
         assert_eq!(target(&fleet), 2, "a list may lag behind the answer");
+        list(&mut fleet, group("g", 0, 5), vec![running("b", token), running("c", token)], 5);
+        let events = list(&mut fleet, group("g", 0, 5), vec![running("b", token)], 6);
+        assert_eq!((target(&fleet), events), (2, vec![]), "and behind the list before it");
         let events = list(&mut fleet, group("g", 0, 5), vec![running("b", token)], 60_000);
         assert_eq!((target(&fleet), events), (1, vec![Event::Cancelled { intent: intent(1), machines: 1 }]));
     }

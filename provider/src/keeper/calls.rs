@@ -1,12 +1,13 @@
 //! Cloud calls under way: owned by the keeper, begun only after what they rest on is written down. A call whose fate
 //! is unknown is repeated, a launch always under the same token.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::{
     task::JoinSet,
     time::{self, Instant},
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     cloud::{Cloud, CloudError, Kept, Launch, Launched, Listing, Look},
@@ -42,6 +43,8 @@ pub(super) enum Outcome {
     Unanswered(Launch, Try, String),
     /// A deletion: the machines that stay, or why all do.
     Terminated(GroupId, Vec<InstanceId>, Result<Vec<Kept>, Refusal>),
+    /// A deletion that was stopped before it was answered, for the sake of one of the machines.
+    Stopped(GroupId, Vec<InstanceId>),
 }
 
 /// The calls of one keeper.
@@ -49,12 +52,14 @@ pub(super) struct Calls {
     cloud: Arc<dyn Cloud>,
     tasks: JoinSet<Outcome>,
     waiting: Vec<Call>,
+    /// What stops the deletion of a machine.
+    ending: BTreeMap<InstanceId, CancellationToken>,
     listing: bool,
 }
 
 impl Calls {
     pub(super) fn new(cloud: Arc<dyn Cloud>) -> Self {
-        Self { cloud, tasks: JoinSet::new(), waiting: Vec::new(), listing: false }
+        Self { cloud, tasks: JoinSet::new(), waiting: Vec::new(), ending: BTreeMap::new(), listing: false }
     }
 
     /// Puts a launch down for [`Calls::begin`].
@@ -79,13 +84,27 @@ impl Calls {
         }
     }
 
+    /// Stops a deletion that has no answer yet.
+    pub(super) fn stop_ending(&mut self, machine: &str) {
+        if let Some(stop) = self.ending.remove(machine) {
+            stop.cancel();
+        }
+    }
+
     /// Begins what was put down.
     pub(super) fn begin(&mut self) {
         for call in self.waiting.drain(..) {
             let cloud = self.cloud.clone();
             match call {
                 Call::Launch(launch, tried) => self.tasks.spawn(launch_once(cloud, launch, tried)),
-                Call::Terminate(group, machines) => self.tasks.spawn(terminate_patiently(cloud, group, machines)),
+                Call::Terminate(group, machines) => {
+                    let stop = CancellationToken::new();
+                    self.ending.extend(machines.iter().map(|machine| (machine.clone(), stop.clone())));
+                    self.tasks.spawn(async move {
+                        let ended = terminate_patiently(cloud, group.clone(), machines.clone());
+                        stop.run_until_cancelled(ended).await.unwrap_or(Outcome::Stopped(group, machines))
+                    })
+                }
             };
         }
     }
@@ -107,8 +126,10 @@ impl Calls {
             // A bug of ours: the process ends with it, and the next one repeats what was under way.
             Some(Err(died)) => std::panic::resume_unwind(Box::new(format!("a cloud call died: {died}"))),
             Some(Ok(outcome)) => {
-                if matches!(outcome, Outcome::Listed(..)) {
-                    self.listing = false;
+                match &outcome {
+                    Outcome::Listed(..) => self.listing = false,
+                    Outcome::Terminated(_, machines, _) => self.ending.retain(|id, _| !machines.contains(id)),
+                    _ => {}
                 }
                 outcome
             }

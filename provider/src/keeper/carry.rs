@@ -11,7 +11,7 @@ use super::{
 use crate::{
     cloud::{Kept, Launch, Launched, Listed, Listing, Missing, metered},
     fleet::{
-        group::{GroupId, InstanceId, Refusal, RefusalClass},
+        group::{GroupId, InstanceId, InstanceState, Refusal, RefusalClass},
         ledger::{Denied, Event, Named},
         listing::Reading,
         notices::{Notice, NoticeKind},
@@ -57,11 +57,21 @@ impl Keeper {
 
     pub(super) fn seen(&mut self, instance: &str, now: Timestamp) {
         let event = self.fleet.seen(instance, now);
+        self.spare(instance);
         let group = self.fleet.group_of(instance).map(|view| view.group.id.clone());
         self.follow(event.into_iter().collect(), now);
         if let Some(group) = group {
             self.advance(group.as_str());
         }
+    }
+
+    /// A machine that was to go because it was no Node, and is one before the cloud has agreed, stays: pods may run on it.
+    fn spare(&mut self, instance: &str) {
+        let Some(group) = self.fleet.returned(instance).filter(|_| !self.ended.contains_key(instance)) else { return };
+        tracing::info!(%group, machine = instance, "became a node before the cloud ended it; it stays");
+        self.fleet.spared(group.as_str(), &[instance.into()]);
+        self.calls.stop_ending(instance);
+        self.metrics.machines("stays", 1);
     }
 
     /// Asks the cloud for what is wanted and not asked for yet. A group that let us down before is probed by one
@@ -156,6 +166,10 @@ impl Keeper {
             Outcome::Launched(launch, answer) => self.launched(&launch, answer, now),
             Outcome::Unanswered(launch, tried, why) => self.unanswered(&launch, tried, why, now),
             Outcome::Terminated(group, machines, answer) => self.terminated(&group, &machines, answer, now),
+            Outcome::Stopped(group, machines) => {
+                let doomed: BTreeSet<InstanceId> = self.fleet.doomed().into_iter().flat_map(|(_, ids)| ids).collect();
+                self.calls.terminate(group, machines.into_iter().filter(|machine| doomed.contains(machine)).collect());
+            }
         }
         self.changed.fleet |= self.fleet.show_zones(&self.offerings);
         self.settle().await;
@@ -201,7 +215,14 @@ impl Keeper {
             self.calls.launch(launch);
         }
         for (group, machines) in self.fleet.doomed() {
-            tracing::info!(%group, count = machines.len(), "repeating a deletion of the last process");
+            // It may have become a node while nobody looked.
+            let may_be_node = |id: &InstanceId| {
+                let view = self.fleet.group(group.as_str()).and_then(|view| view.instance(id.as_str()));
+                view.is_some_and(|it| it.returned && it.state != InstanceState::Creating)
+            };
+            let (stay, machines): (Vec<_>, Vec<_>) = machines.into_iter().partition(may_be_node);
+            self.fleet.spared(group.as_str(), &stay);
+            tracing::info!(%group, count = machines.len(), stay = stay.len(), "repeating a deletion of the last process");
             self.calls.terminate(group, machines);
         }
     }

@@ -130,6 +130,19 @@ fn refused_machines_free_their_pods_at_once() {
     assert_eq!(buy(&mut bought, "w-2", offer("on-demand", 3, "a b c"), after(1)), 3);
 }
 
+/// CA counts the one machine that comes for whichever pod it likes, and asks about the other.
+#[test]
+fn the_pod_that_is_asked_about_goes_without_when_a_machine_was_refused() {
+    for (asked, other) in [("a", "b"), ("b", "a")] {
+        let mut bought = Bought::default();
+        assert_eq!(buy(&mut bought, "w-1", offer("spot", 2, "a b"), NOW), 2);
+        bought.refused("w-1", 1);
+        assert_eq!(buy(&mut bought, "w-2", offer("on-demand", 1, asked), after(1)), 1, "{asked} has no machine");
+        assert_eq!(covered(&bought, "a b", after(2)), "a b", "{other} has the one that came");
+        assert_eq!(buy(&mut bought, "w-3", offer("on-demand", 2, "a b"), after(2)), 0);
+    }
+}
+
 #[test]
 fn a_pod_still_pending_after_its_machine_settled_buys_again() {
     let mut bought = Bought::default();
@@ -213,14 +226,14 @@ proptest! {
             match event {
                 Event::Buy { pods, machines, delta } => {
                     let names = names(&pods);
-                    let open = pods.len() != covered(&bought, &names, now).split_whitespace().count();
                     bought.offered(vec![offer("spot", machines, &names)], now);
+                    let open = pods.len() != covered(&bought, &names, now).split_whitespace().count();
                     let intent = format!("w-{intents}");
                     let launch = bought.purchase(&"spot".into(), &intent, delta, now);
                     prop_assert!(launch <= delta);
                     prop_assert_eq!(launch > 0, open);
                     for uid in names.split_whitespace() {
-                        if bought.cover(uid, now).is_some_and(|cover| *cover.intent == *intent) {
+                        if bought.pods.get(uid).is_some_and(|(of, _)| **of == *intent) {
                             last.insert(uid.into(), now);
                         }
                     }

@@ -76,6 +76,24 @@ fn a_late_machine_takes_a_refused_place_and_else_goes_back_once() {
     assert_eq!(target(&fleet), 3);
 }
 
+/// The cloud may be long in ending it: what became a Node meanwhile has pods.
+#[test]
+fn a_machine_given_back_that_becomes_a_node_first_counts_again() {
+    let mut fleet = ordered(1);
+    list(&mut fleet, &["a"], 1, None, 2_000);
+    fleet.decrease("g", -1).unwrap();
+    assert_eq!(list(&mut fleet, &["a", "b"], 0, None, 3_000), late("b"));
+    assert_eq!(target(&fleet), 1);
+    let mut next = Fleet::restore(fleet.saved());
+    for fleet in [&mut fleet, &mut next] {
+        list(fleet, &["a", "b"], 0, None, 4_000);
+        assert_eq!((fleet.returned("a"), fleet.returned("b")), (None, Some("g".into())));
+        fleet.spared("g", &["b".into()]);
+        list(fleet, &["a", "b"], 0, None, 5_000);
+        assert_eq!((target(fleet), fleet.doomed().len(), fleet.returned("b")), (2, 0, None));
+    }
+}
+
 #[test]
 fn a_machine_that_may_be_a_node_by_now_is_kept() {
     for at in [47_001, 200_000] {
