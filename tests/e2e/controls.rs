@@ -16,12 +16,12 @@ use crate::{
 
 pub(crate) fn stories() -> Vec<Story> {
     vec![
-        story!(options_answered, on SimAndAws),
-        story!(control_options_answered_doubles),
+        story!(options_answered, by Since35, on SimAndAws),
+        story!(control_options_answered_doubles, by Since35),
         story!(label_late, on SimAndAwsDesired),
         story!(control_label_late_doubles),
-        story!(autoscaler_restarts_during_a_scale_up, on SimAndAwsDesired),
-        story!(control_autoscaler_restart_doubles),
+        story!(autoscaler_restarts_during_a_scale_up, by Since35, on SimAndAwsDesired),
+        story!(control_autoscaler_restart_doubles, by Since35),
         story!(partly_covered_demand_buys_the_difference, on SimAndAws),
     ]
 }

@@ -4,6 +4,7 @@
 
 mod agent;
 mod aws;
+mod chaos;
 mod controls;
 mod expander;
 mod growth;
@@ -19,9 +20,11 @@ use clap::Parser as _;
 
 use crate::runner::{Arguments, Story};
 
-/// Every scenario, the longest first so that the jobs end together.
-fn stories() -> Vec<Story> {
-    [refusals::stories(), aws::stories(), controls::stories(), shrinking::stories(), restarts::stories()]
+/// Every scenario, the longest first so that the jobs end together; chaos only where it is asked for, since what it comes to
+/// is up to chance.
+fn stories(chaos: bool) -> Vec<Story> {
+    let chaos = if chaos { chaos::stories() } else { Vec::new() };
+    [chaos, refusals::stories(), aws::stories(), controls::stories(), shrinking::stories(), restarts::stories()]
         .into_iter()
         .chain([expander::stories(), growth::stories(), manifests::stories(), agent::stories()])
         .flatten()
@@ -29,5 +32,6 @@ fn stories() -> Vec<Story> {
 }
 
 fn main() -> ExitCode {
-    runner::run(&Arguments::parse(), stories())
+    let arguments = Arguments::parse();
+    runner::run(&arguments, stories(arguments.chaos.is_some()))
 }

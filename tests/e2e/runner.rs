@@ -1,8 +1,10 @@
 //! Runs the chosen scenarios, several stages at a time, and says who drove which: the summary ends in the line that
 //! `cargo test` prints, so that whoever counts tests counts these.
 
+mod summary;
+
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::VecDeque,
     fs,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
@@ -24,7 +26,7 @@ use windlass_tests::rig::{
     world::{Buying, On},
 };
 
-/// The longest that one scenario may take.
+/// The longest that one scenario may take, chaos left out.
 const LIMIT: Duration = Duration::from_secs(300);
 
 /// `cargo e2e -- [OPTIONS] [NAME]...`
@@ -48,6 +50,12 @@ pub(crate) struct Arguments {
     /// Tell each scenario so many times, and print how long took what they measure: p50, p90, p99 and the longest.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
     repeat: u16,
+    /// Tell the scenarios of chaos, too, and keep their storms up for so long.
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) chaos: Option<u32>,
+    /// What follows in them, which is random, follows from this number.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
     /// Keep the logs of scenarios that pass, too.
     #[arg(long)]
     keep: bool,
@@ -82,6 +90,8 @@ pub(crate) struct Story {
 pub(crate) enum By {
     /// Once with each.
     Each,
+    /// Once with each, with a real one from 1.35 on: older ones do not forget or miscount what the scenario is about.
+    Since35,
     /// With a real one only: it is about its own client.
     Real,
     /// No autoscaler takes part.
@@ -151,6 +161,8 @@ pub(crate) struct Stage {
     driver: Option<Driver>,
     /// Where it happens.
     pub(crate) on: On,
+    /// How long chaos lasts, and what it follows from.
+    pub(crate) chaos: (Duration, u64),
     dir: PathBuf,
     measured: Measured,
 }
@@ -239,8 +251,7 @@ fn try_run(arguments: &Arguments, stories: Vec<Story>) -> Result<bool> {
     if failed > 0 || arguments.keep {
         println!("\nlogs: {}", root.keep().display());
     }
-    summary(&told, &who);
-    distributions(&told);
+    summary::print(&told, &who);
     let passed = told.len() - failed;
     let word = if failed == 0 { "ok" } else { "FAILED" };
     println!(
@@ -258,6 +269,8 @@ struct Showing {
     story: Story,
     on: On,
     driver: Option<Driver>,
+    /// How often it was told before.
+    again: u16,
 }
 
 /// Each so many times, in turn; with its number in its name where there are several.
@@ -265,7 +278,7 @@ fn repeated(showings: &[Showing], times: u16) -> VecDeque<Showing> {
     let again = |number: u16| {
         let numbered = move |it: &Showing| match times {
             1 => it.clone(),
-            _ => Showing { name: format!("{}::{number}", it.name), ..it.clone() },
+            _ => Showing { name: format!("{}::{number}", it.name), again: number - 1, ..it.clone() },
         };
         showings.iter().map(numbered).collect::<Vec<_>>()
     };
@@ -274,10 +287,13 @@ fn repeated(showings: &[Showing], times: u16) -> VecDeque<Showing> {
 
 /// A scenario once on each cloud for each driver, with both in its name.
 fn showings(story: &Story, drivers: &[Driver]) -> Vec<Showing> {
-    let fits = |driver: &&Driver| story.by == By::Each || matches!(driver, Driver::Real(_));
+    let fits = |driver: &&Driver| match (story.by, driver) {
+        (By::Since35, Driver::Real(binary)) => binary.minor().is_none_or(|minor| minor >= 35),
+        (by, driver) => by != By::Real || matches!(driver, Driver::Real(_)),
+    };
     let drivers: Vec<Option<Driver>> = match story.by {
         By::None => vec![None],
-        By::Each | By::Real => drivers.iter().filter(fits).cloned().map(Some).collect(),
+        By::Each | By::Since35 | By::Real => drivers.iter().filter(fits).cloned().map(Some).collect(),
     };
     let on_each = |driver: &Option<Driver>| {
         let by = driver.as_ref().map(|driver| format!("::{}", driver.name())).unwrap_or_default();
@@ -286,6 +302,7 @@ fn showings(story: &Story, drivers: &[Driver]) -> Vec<Showing> {
             story: *story,
             on: *on,
             driver: driver.clone(),
+            again: 0,
         };
         story.on.each().iter().map(showing).collect::<Vec<_>>()
     };
@@ -310,11 +327,20 @@ fn tell_all(arguments: &Arguments, queue: VecDeque<Showing>, programs: &Programs
         for _ in 0..arguments.jobs {
             // A thread for each stage: the kernel ends the processes of a thread that ends.
             scope.spawn(|| {
-                while let Some(Showing { name, story, on, driver }) = take() {
+                while let Some(Showing { name, story, on, driver, again }) = take() {
                     let dir = root.join(name.replace("::", "-"));
                     let measured = Measured::default();
-                    let stage =
-                        Stage { programs: programs.clone(), driver, on, dir: dir.clone(), measured: measured.clone() };
+                    let stage = Stage {
+                        programs: programs.clone(),
+                        driver,
+                        on,
+                        chaos: (
+                            Duration::from_secs(arguments.chaos.unwrap_or_default().into()),
+                            arguments.seed + u64::from(again),
+                        ),
+                        dir: dir.clone(),
+                        measured: measured.clone(),
+                    };
                     let begun = Instant::now();
                     let outcome = tell(story, stage);
                     let took = begun.elapsed();
@@ -339,12 +365,13 @@ fn tell_all(arguments: &Arguments, queue: VecDeque<Showing>, programs: &Programs
 fn tell(story: Story, stage: Stage) -> Result<()> {
     fs::create_dir_all(&stage.dir).context("making the scenario's folder")?;
     let dir = stage.dir.clone();
+    let limit = LIMIT + stage.chaos.0;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let telling =
-        AssertUnwindSafe(|| runtime.block_on(async { tokio::time::timeout(LIMIT, (story.tell)(stage)).await }));
+        AssertUnwindSafe(|| runtime.block_on(async { tokio::time::timeout(limit, (story.tell)(stage)).await }));
     let outcome = match catch_unwind(telling) {
         Ok(Ok(outcome)) => outcome,
-        Ok(Err(_)) => Err(anyhow!("not over within {LIMIT:?}")),
+        Ok(Err(_)) => Err(anyhow!("not over within {limit:?}")),
         Err(panic) => Err(anyhow!("panicked: {panic:?}")),
     };
     outcome.map_err(|error| {
@@ -355,41 +382,4 @@ fn tell(story: Story, stage: Stage) -> Result<()> {
 
 fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// How long took what scenarios measured: all that measure the same on one cloud with one driver, together.
-fn distributions(told: &[Told]) {
-    let mut all: BTreeMap<String, Vec<f64>> = BTreeMap::new();
-    for told in told.iter().filter(|told| told.outcome.is_ok()) {
-        let name = told
-            .name
-            .rsplit_once("::")
-            .filter(|(_, last)| last.parse::<u16>().is_ok())
-            .map_or(told.name.as_str(), |it| it.0);
-        for (what, took) in &told.measured {
-            all.entry(format!("{name}: {what}")).or_default().push(took.as_secs_f64());
-        }
-    }
-    for (what, mut took) in all {
-        took.sort_unstable_by(f64::total_cmp);
-        let at = |share: usize| took.get((took.len() * share).div_ceil(100).saturating_sub(1)).copied().unwrap_or(0.0);
-        println!(
-            "  {what}: {} times, p50 {:.1} s, p90 {:.1} s, p99 {:.1} s, longest {:.1} s",
-            took.len(),
-            at(50),
-            at(90),
-            at(99),
-            at(100)
-        );
-    }
-}
-
-/// A table: what was told, by whom, in how long.
-fn summary(told: &[Told], who: &str) {
-    println!("\nsummary — {who}");
-    let mut lines: Vec<_> = told.iter().map(|told| (&told.name, told.outcome.is_ok(), told.took)).collect();
-    lines.sort();
-    for (name, ok, took) in lines {
-        println!("  {:<6} {name} ({:.0}s)", if ok { "ok" } else { "FAILED" }, took.as_secs_f64());
-    }
 }

@@ -73,6 +73,12 @@ impl Binary {
         Ok(Some(Self { path, version, flags: Arc::new(flags) }))
     }
 
+    /// 36 of `1.36.1`; None for one that names no release.
+    #[must_use]
+    pub fn minor(&self) -> Option<u32> {
+        self.version.split('.').nth(1)?.parse().ok()
+    }
+
     /// Those of `wanted` that this release knows.
     fn known(&self, wanted: Vec<String>) -> Vec<String> {
         let known = |flag: &String| {
@@ -107,6 +113,8 @@ pub struct Surroundings {
     pub frequent_loops: Option<bool>,
     /// `--scan-interval`.
     pub scan_interval: Duration,
+    /// `--max-node-group-backoff-duration`; None leaves the default.
+    pub max_backoff: Option<Duration>,
     /// Logs, and the cloud configuration.
     pub dir: PathBuf,
     /// For what the model does to the cluster.
@@ -184,5 +192,6 @@ fn real(binary: &Binary, around: &Surroundings) -> Result<Process> {
         "--v=4".to_owned(),
     ];
     flags.extend(around.frequent_loops.map(|on| format!("--frequent-loops-enabled={on}")));
+    flags.extend(around.max_backoff.map(|most| format!("--max-node-group-backoff-duration={}s", most.as_secs())));
     Process::start("cluster-autoscaler", &binary.path, binary.known(flags), &around.dir)
 }

@@ -147,6 +147,16 @@ impl Journal {
         self.calls("NodeGroupDeleteNodes").iter().filter(|rpc| rpc.code == 0).map(ids).collect()
     }
 
+    /// The instance ids of every DeleteNodes, whatever came of it.
+    #[must_use]
+    pub fn named_for_deletion(&self) -> Vec<String> {
+        let ids = |rpc: &Rpc| {
+            let request: NodeGroupDeleteNodesRequest = rpc.asked();
+            request.nodes.into_iter().map(|node| node.provider_id)
+        };
+        self.calls("NodeGroupDeleteNodes").iter().flat_map(ids).collect()
+    }
+
     /// Every DecreaseTargetSize as `(group, delta, code)`.
     #[must_use]
     pub fn decreases(&self) -> Vec<(String, i32, i32)> {

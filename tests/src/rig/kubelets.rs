@@ -290,7 +290,11 @@ impl Kubelets {
             let name = pod.metadata.name.as_deref().unwrap_or_default();
             let here: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
             let pending = pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Pending");
-            if pod.metadata.deletion_timestamp.is_some() || !alive.contains(node) {
+            let deleted = pod.metadata.deletion_timestamp.is_some();
+            if deleted || !alive.contains(node) {
+                if !deleted {
+                    self.journal.act("pod-lost", json!({"pod": name, "node": node}));
+                }
                 let at_once = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
                 ignore_missing(here.delete(name, &at_once).await.map(drop))?;
             } else if pending {

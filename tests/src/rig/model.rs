@@ -98,6 +98,7 @@ fn run(around: &Surroundings, stop: &AtomicBool) -> Result<()> {
     let flags = Flags {
         expander: if around.expanders == "grpc" { Expander::Grpc } else { Expander::GrpcLeastWaste },
         scan_interval: around.scan_interval,
+        max_backoff: around.max_backoff.unwrap_or(flags.max_backoff),
         frequent_loops: around.frequent_loops.unwrap_or(flags.frequent_loops),
         ..flags
     };

@@ -182,19 +182,28 @@ impl Provider {
     /// # Errors
     /// When it ends, or does not answer in time; with the end of its log.
     pub async fn start(&mut self) -> Result<()> {
-        let arguments = ["--config".into(), self.config().into_os_string()];
-        let mut process =
-            Process::start_with("windlass-provider", &self.program, arguments, &self.dir, self.environment)?;
+        self.launch()?;
         let mut client = CloudProviderClient::new(self.door.channel()?);
         let begun = Instant::now();
         while let Err(status) = client.refresh(RefreshRequest {}).await {
-            process.alive()?;
+            self.alive()?;
             if begun.elapsed() > READY {
-                bail!("the provider does not answer Refresh: {status}; the end of its log:\n{}", process.tail());
+                let tail = self.process.as_ref().map(Process::tail).unwrap_or_default();
+                bail!("the provider does not answer Refresh: {status}; the end of its log:\n{tail}");
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        self.process = Some(process);
+        Ok(())
+    }
+
+    /// Starts it, and does not wait for anything.
+    ///
+    /// # Errors
+    /// When the program cannot be started.
+    pub fn launch(&mut self) -> Result<()> {
+        let arguments = ["--config".into(), self.config().into_os_string()];
+        let process = Process::start_with("windlass-provider", &self.program, arguments, &self.dir, self.environment);
+        self.process = Some(process?);
         Ok(())
     }
 

@@ -49,6 +49,8 @@ pub struct Setup {
     pub frequent_loops: Option<bool>,
     /// `--scan-interval`, in whole seconds; a scenario's loops are quicker than CA's own by default, so that it is over soon.
     pub scan_interval: Duration,
+    /// `--max-node-group-backoff-duration`; None leaves the default.
+    pub max_backoff: Option<Duration>,
     /// No relay: the autoscaler speaks to the provider itself, over TCP with mutual TLS, and the journal knows none of it.
     pub direct: bool,
 }
@@ -61,6 +63,7 @@ impl Default for Setup {
             expanders: "grpc".to_owned(),
             frequent_loops: None,
             scan_interval: Duration::from_secs(1),
+            max_backoff: None,
             direct: false,
         }
     }
@@ -118,10 +121,8 @@ impl Scene {
             _ => Cloud::Sim(&setup.world),
         };
         let mut provider = Provider::new(&programs.provider, dir, door, cloud, &setup.settings)?;
-        let (plane, started) = tokio::join!(Plane::start(&programs.binaries, dir), provider.start());
-        let (plane, ()) = (plane?, started?);
-        let mut tasks = JoinSet::new();
-        let conduct = Conduct::default();
+        let (plane, ()) = tokio::try_join!(Plane::start(&programs.binaries, dir), provider.start())?;
+        let (mut tasks, conduct) = (JoinSet::new(), Conduct::default());
         let to_provider = provider.door.channel()?;
         let hosts = match &aws {
             Some(cloud) => Hosts::Aws(cloud.clone()),
@@ -145,16 +146,16 @@ impl Scene {
             expanders: setup.expanders,
             frequent_loops: setup.frequent_loops,
             scan_interval: setup.scan_interval,
+            max_backoff: setup.max_backoff,
             dir: dir.to_owned(),
             journal: journal.clone(),
         };
-        let mut faults = (Faults::default(), Faults::default());
-        if !setup.direct {
-            faults = relays(&provider, &mut surroundings, &mut tasks).await?;
-        }
-        let autoscaler = Some(Autoscaler::start(driver, &surroundings)?);
+        let faults = match setup.direct {
+            true => Default::default(),
+            false => relays(&provider, &mut surroundings, &mut tasks).await?,
+        };
         let mut scene = Self {
-            autoscaler,
+            autoscaler: Some(Autoscaler::start(driver, &surroundings)?),
             driver: driver.clone(),
             surroundings,
             tasks,
@@ -289,6 +290,16 @@ impl Scene {
     /// When it does not start.
     pub async fn start_provider(&mut self) -> Result<()> {
         self.provider.start().await?;
+        self.journal.act("provider-started", json!({}));
+        Ok(())
+    }
+
+    /// Starts the provider again and does not wait for it.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn launch_provider(&mut self) -> Result<()> {
+        self.provider.launch()?;
         self.journal.act("provider-started", json!({}));
         Ok(())
     }

@@ -60,12 +60,17 @@ impl Scene {
     /// # Errors
     /// As [`Self::until`].
     pub async fn until_running(&mut self, count: usize, within: Duration) -> Result<()> {
-        self.until(&format!("{count} pods Running"), within, async |scene| {
-            let pods = scene.pods_api().list(&ListParams::default()).await.context("listing pods")?;
-            let runs = |pod: &&Pod| pod.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Running");
-            Ok(pods.items.len() == count && pods.items.iter().filter(runs).count() == count)
-        })
-        .await
+        self.until(&format!("{count} pods Running"), within, async |scene| scene.all_run(count).await).await
+    }
+
+    /// Whether there are so many pods and all of them run.
+    ///
+    /// # Errors
+    /// When the apiserver does not answer.
+    pub async fn all_run(&self, count: usize) -> Result<bool> {
+        let pods = self.pods().await?;
+        let runs = |pod: &Pod| pod.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Running");
+        Ok(pods.len() == count && pods.iter().all(runs))
     }
 
     /// Every Node.
@@ -108,6 +113,14 @@ impl Scene {
         self.pods_api().delete(pod, &DeleteParams::default()).await.context("deleting a pod")?;
         self.journal.act("pod-deleted", json!({"pod": pod}));
         Ok(())
+    }
+
+    /// Every pod.
+    ///
+    /// # Errors
+    /// When the apiserver does not answer.
+    pub async fn pods(&self) -> Result<Vec<Pod>> {
+        Ok(self.pods_api().list(&ListParams::default()).await.context("listing pods")?.items)
     }
 
     fn pods_api(&self) -> Api<Pod> {
