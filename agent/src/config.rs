@@ -103,6 +103,8 @@ pub mod limits {
     pub const STREAMS: u32 = 16;
     /// How often files of settings and certificates are looked at.
     pub const FILE_POLL: Duration = Duration::from_secs(2);
+    /// How long a reading of them, or of a batch system's folder, may take before it is told of: files may lie on a network.
+    pub const FILE_WAIT: Duration = Duration::from_secs(5);
     /// How long open requests may take to finish after a stop was asked for.
     pub const DRAIN: Duration = Duration::from_secs(2);
 }

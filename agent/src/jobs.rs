@@ -9,12 +9,11 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 
+use crate::config::limits;
 use crate::live::Live;
 
 /// Pause between two looks.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// How long a look may take: the folder may lie on a network.
-const WAIT: Duration = Duration::from_secs(5);
 /// Entries of the folder that are looked at: sixteen GPUs with seven instances each are 128.
 const FILES_MAX: usize = 512;
 /// Largest file.
@@ -102,40 +101,42 @@ pub fn parse(name: &str, text: &[u8]) -> Jobs {
 /// Looks until cancelled, at the folder that the settings name.
 pub async fn follow(live: Arc<Live>, latest: Latest, stop: CancellationToken) -> anyhow::Result<()> {
     let mut changes = live.changes();
-    let mut complaint = None;
     loop {
         let folder = changes.borrow_and_update().hpc_job_mapping_dir.clone();
-        let Some(folder) = folder else {
-            latest.store(Arc::default());
-            tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                changed = changes.wait_for(|config| config.hpc_job_mapping_dir.is_some()) => drop(changed?),
-            }
-            continue;
-        };
-        let shown = folder.display().to_string();
-        let mut reading = tokio::task::spawn_blocking(move || Jobs::read(&folder));
-        let read = match tokio::time::timeout(WAIT, &mut reading).await {
-            Ok(read) => read?,
-            Err(_elapsed) => Err(format!("not read within {WAIT:?}")),
-        };
+        latest.store(Arc::default());
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            ended = watch(folder.as_deref(), &latest) => return ended,
+            changed = changes.wait_for(|config| config.hpc_job_mapping_dir != folder) => drop(changed?),
+        }
+    }
+}
+
+/// Looks every second. One look that hangs is told of and awaited, and no second one sent after it.
+async fn watch(folder: Option<&Path>, latest: &Latest) -> anyhow::Result<()> {
+    let Some(folder) = folder else { return std::future::pending().await };
+    let mut complaint = None;
+    let mut publish = |read: Result<Jobs, String>| {
         let wrong = read.as_ref().err().cloned();
         if let Some(wrong) = wrong.as_ref().filter(|wrong| complaint.as_ref() != Some(*wrong)) {
-            tracing::warn!("--hpc-job-mapping-dir {shown}: {wrong}; no jobs are shown until it can be read");
+            let folder = folder.display();
+            tracing::warn!("--hpc-job-mapping-dir {folder}: {wrong}; no jobs are shown until it can be read");
         }
         complaint = wrong;
         latest.store(Arc::new(read.unwrap_or(Jobs { readable: Some(false), ..Jobs::default() })));
-        // One that hangs is awaited, and no second one sent after it.
-        let next = async {
-            if !reading.is_finished() && complaint.is_some() {
-                let _late = (&mut reading).await;
+    };
+    loop {
+        let path = folder.to_owned();
+        let mut reading = tokio::task::spawn_blocking(move || Jobs::read(&path));
+        let read = match tokio::time::timeout(limits::FILE_WAIT, &mut reading).await {
+            Ok(read) => read?,
+            Err(_elapsed) => {
+                publish(Err(format!("not read within {:?}", limits::FILE_WAIT)));
+                reading.await?
             }
-            tokio::time::sleep(INTERVAL).await;
         };
-        tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            () = next => {}
-        }
+        publish(read);
+        tokio::time::sleep(INTERVAL).await;
     }
 }
 

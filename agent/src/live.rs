@@ -218,6 +218,21 @@ impl Live {
         config.file.is_some() || config.web_config_file.is_some() || config.collectors.is_some()
     }
 
+    /// Reads away from the loop. A file that does not answer is told of and awaited further: no second reader is sent after it.
+    async fn read(self: Arc<Self>) -> anyhow::Result<()> {
+        let mut reading = tokio::task::spawn_blocking(move || self.reload());
+        match tokio::time::timeout(limits::FILE_WAIT, &mut reading).await {
+            Ok(read) => Ok(read?),
+            Err(_elapsed) => {
+                let wait = limits::FILE_WAIT;
+                tracing::error!(
+                    "a file of settings has not been read within {wait:?}; what was read before stays in force; is it on a network that is down?"
+                );
+                Ok(reading.await?)
+            }
+        }
+    }
+
     /// Looks at the files until cancelled.
     pub async fn follow(self: Arc<Self>, stop: CancellationToken) -> anyhow::Result<()> {
         let mut hangup = signal(SignalKind::hangup())?;
@@ -229,8 +244,10 @@ impl Live {
                 _ = look.tick(), if self.names_files() => {}
                 _ = hangup.recv() => tracing::info!("SIGHUP: the files are read again"),
             }
-            let live = Arc::clone(&self);
-            tokio::task::spawn_blocking(move || live.reload()).await?;
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                read = Arc::clone(&self).read() => read?,
+            }
         }
     }
 }

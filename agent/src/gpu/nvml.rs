@@ -186,7 +186,7 @@ impl Session {
     fn look_up(&mut self, now: Duration) -> Result<(), NvmlError> {
         let count = self.count()?;
         let changed = count != self.slots.len();
-        let down = self.silent > 0 || self.slots.iter().any(Slot::has_no_handle);
+        let down = self.silent > 0 || self.slots.iter().any(Slot::needs_look_up);
         let due = changed || (down && now >= self.look_up_due);
         if !due {
             return Ok(());

@@ -1,19 +1,12 @@
 //! What dcgm-exporter adds to DCGM's own fields, and how a GPU is set up for virtual and confidential machines.
 
-use std::time::SystemTime;
-
 use windlass_tests::nvml::{ModelName, Process, Profile};
 use windlass_tests::scrape::Page;
 
-use crate::agent::node::Node;
+use crate::agent::node::{Node, unix};
 
 const FIRST: (&str, &str) = ("gpu", "0");
 const SECOND: (&str, &str) = ("gpu", "1");
-
-#[expect(clippy::disallowed_methods, reason = "the fake's events have wall times")]
-fn unix() -> f64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64()
-}
 
 fn counters(profile: &Profile, rows: &str) -> (Node, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();

@@ -47,6 +47,18 @@ fn a_gpu_that_is_lost_or_wants_a_reset_is_down_and_the_others_go_on() {
 }
 
 #[test]
+fn a_gpu_that_does_not_tell_its_name_at_first_is_asked_again_and_found_by_its_holder() {
+    let mut profile = two_busy();
+    profile.faults = vec![Fault { gpu: Some(0), ..Fault::of_calls(&["nvmlDeviceGetUUID"], AnswerName::Timeout) }];
+    let mut node = node(&profile);
+    let page = node.until("both are read", |page| page.select("gpu_device_temperature_celsius", &[]).len() == 2);
+    assert_eq!(page.value("gpu_device_up", &[("gpu", "0"), ("uuid", "")]), Some(1.0));
+    profile.faults.clear();
+    node.gpus.set(&profile).unwrap();
+    node.until("it has its name", |page| utilization(page, "a") == Some(60.0));
+}
+
+#[test]
 fn a_refused_call_costs_only_its_own_metric() {
     let mut profile = two_busy();
     profile.faults = vec![

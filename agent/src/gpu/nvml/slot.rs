@@ -91,9 +91,9 @@ impl Slot {
         matches!(self.card, Place::Away(_))
     }
 
-    /// Whether the driver has to be asked for a handle.
-    pub(super) fn has_no_handle(&self) -> bool {
-        matches!(&self.card, Place::Home(card) if card.handle.is_none())
+    /// Whether the driver has to be asked anew: for a handle, or for a name that it did not tell with one. Without it nobody holds the GPU.
+    pub(super) fn needs_look_up(&self) -> bool {
+        matches!(&self.card, Place::Home(card) if card.handle.is_none() || card.identity.uuid.is_empty())
     }
 
     /// The handle with the GPU's uuid.
