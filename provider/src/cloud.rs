@@ -59,9 +59,13 @@ impl Listing {
     pub fn look_for<'a>(&mut self, settings: impl Iterator<Item = &'a String>) {
         let known: BTreeSet<&str> = self.groups.iter().map(|it| it.group.id.as_str()).collect();
         let told = |id: &str| self.missing.iter().any(|it| it.group.as_str() == id);
-        let why = "the key `groups` has settings for it, and the cloud has no such group of ours: mend the name, or take the settings away";
+        let why = |id: &str| {
+            format!(
+                "groups.{id} has settings, and the cloud has no such group of ours: mend the name, or take the settings away"
+            )
+        };
         let missing = settings.filter(|id| !known.contains(id.as_str()) && !told(id));
-        let missing: Vec<_> = missing.map(|id| Missing { group: id.as_str().into(), why: why.to_owned() }).collect();
+        let missing: Vec<_> = missing.map(|id| Missing { group: id.as_str().into(), why: why(id) }).collect();
         self.missing.extend(missing);
     }
 }

@@ -382,7 +382,9 @@ impl Keeper {
             state::Kept { fleet: self.fleet.saved(), bought: self.bought.clone(), offerings: self.offerings.clone() };
         if let Err(error) = file.write(&kept).await {
             self.metrics.state_failed();
-            tracing::error!("the state could not be kept; a restart now could buy twice: {error:#}");
+            tracing::error!(
+                "the state could not be kept; a restart now could buy twice; make room, or let the folder be written: {error:#}"
+            );
         }
     }
 

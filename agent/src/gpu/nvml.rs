@@ -82,7 +82,9 @@ pub fn open(library: Option<&Path>) -> Result<Nvml, Absence> {
         }
     }
     let (path, error) = reason.unwrap_or((Path::new("libnvidia-ml.so.1"), NvmlError::LibraryNotFound));
-    let message = format!("NVML did not open ({}): {error}; {}", path.display(), errors::remedy(&error));
+    let said = error.to_string();
+    let said = said.strip_prefix("a libloading error occurred: ").unwrap_or(&said);
+    let message = format!("NVML did not open ({}): {said}; {}", path.display(), errors::remedy(&error));
     Err(Absence { cause: errors::cause(&error), message })
 }
 

@@ -55,7 +55,7 @@ fn groups_and_doctor_look_at_the_embedded_cloud_and_leave_it_as_it_is() {
     std::fs::write(folder.path().join("windlass.yaml"), format!("{config}groups: {{mispelt: {{labels: {{a: b}}}}}}\n"))
         .unwrap();
     let (_, text) = said(&provider(folder.path(), &["groups"]).output().unwrap());
-    assert!(text.contains("mispelt\n  ! the key `groups` has settings for it"), "{text}");
+    assert!(text.contains("mispelt\n  ! groups.mispelt has settings, and the cloud has no such group"), "{text}");
     std::fs::remove_file(folder.path().join("windlass.yaml")).unwrap();
     let output = provider(folder.path(), &["groups"]).output().unwrap();
     assert!(output.stdout.is_empty() && String::from_utf8_lossy(&output.stderr).contains("cannot be read"));

@@ -1,6 +1,6 @@
 //! Values: each is described where it stands and known to the schema, a wrong one is refused by its name, and settings are those of the programs.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, path::Path};
 
 use clap::CommandFactory as _;
 use serde_json::Value;
@@ -121,6 +121,18 @@ fn the_agents_settings_are_its_flags() {
 }
 
 #[test]
+fn the_providers_keys_are_those_of_its_configuration() {
+    let schema = schema();
+    let config = &schema["properties"]["provider"]["properties"]["config"];
+    for (rule, text) in [(config, "x: 1"), (&config["properties"]["cloud"], "cloud: {x: 1}")] {
+        let problems = windlass_provider::config::Config::parse(text, Path::new("x.yaml")).unwrap_err();
+        let (_, keys) = problems[0].what.split_once("expected one of ").expect("the keys that there are");
+        let known = rule["properties"].as_object().unwrap().keys().map(String::as_str);
+        assert_eq!(known.collect::<BTreeSet<_>>(), keys.split(", ").collect());
+    }
+}
+
+#[test]
 fn the_agent_takes_its_settings_as_the_chart_writes_them() {
     let values = "agent:\n  collectors: 'DCGM_FI_DEV_GPU_TEMP, gauge, GPU temperature.'\n  config:\n    sample-interval: 2s\n    dcgm-names: '4.6'\n    \
         pod-labels: app|team\n    max-series: 30000\n    taint-on: [spot_interruption, preemption]\n    pod-uid: true\n";
@@ -169,6 +181,9 @@ fn a_wrong_value_is_refused_by_its_name() {
         ("clusterAutoscaler: {extraArgs: [v=4]}", "extraArgs"),
         ("provider: {enabled: true}", "provider.config.cloud: say which cloud has the machines"),
         ("provider: {enabled: true, config: {cloud: {kind: gke}}}", "'aws', 'sim'"),
+        ("provider: {config: {refesh: 10s}}", "refesh"),
+        ("provider: {config: {cloud: {clustername: a}}}", "clustername"),
+        ("agent: {config: }", "config"),
         ("provider: {podDisruptionBudget: {maxUnavailable: 2}}", "maxUnavailable"),
         ("podMonitor: {interval: 15}", "interval"),
     ];
