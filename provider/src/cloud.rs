@@ -107,6 +107,8 @@ pub struct Launch {
     pub token: String,
     /// The group's zones, in the order in which they are to be asked; the same whenever the launch is repeated.
     pub zones: Vec<String>,
+    /// It may have been asked for before, by this process or the last.
+    pub again: bool,
     /// For a cloud that is told how many machines there are to be: what there is to reckon with.
     pub wanted: Wanted,
 }
@@ -115,7 +117,7 @@ impl Launch {
     /// A launch that leaves the order of the zones to the cloud.
     #[must_use]
     pub fn new(group: GroupId, count: u32, token: String) -> Self {
-        Self { group, count, token, zones: Vec::new(), wanted: Wanted::default() }
+        Self { group, count, token, zones: Vec::new(), again: false, wanted: Wanted::default() }
     }
 }
 

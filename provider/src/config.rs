@@ -7,7 +7,9 @@ mod place;
 mod priorities;
 mod usage;
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, path::Path, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap, fmt, fs, io, io::Read as _, net::SocketAddr, path::Path, path::PathBuf, time::Duration,
+};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -133,7 +135,7 @@ pub mod limits {
 }
 
 /// The whole configuration.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Config {
     /// Where it was read from; relative paths are relative to its folder.
@@ -269,7 +271,7 @@ impl Default for SelfSigned {
 }
 
 /// The expander.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct Expander {
     /// TCP; CA insists on TLS here.
@@ -326,6 +328,21 @@ impl Default for Unregistered {
     }
 }
 
+/// What a file of the operator's holds; one of more than [`limits::FILE`] bytes is none.
+pub(crate) fn read(file: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let length = fs::File::open(file)?.take(limits::FILE + 1).read_to_end(&mut bytes)?;
+    if length as u64 > limits::FILE {
+        return Err(io::Error::other(format!("it has more than {} bytes", limits::FILE)));
+    }
+    Ok(bytes)
+}
+
+/// The same as text.
+pub(crate) fn read_text(file: &Path) -> io::Result<String> {
+    String::from_utf8(read(file)?).map_err(io::Error::other)
+}
+
 impl Config {
     /// How often the cloud is listed. AWS is asked as seldom as the in-tree provider asks it; what changes there by our
     /// own doing is read at once.
@@ -342,7 +359,7 @@ impl Config {
     /// # Errors
     /// Everything that is wrong with it, each with file, line, key and remedy.
     pub fn load(file: &Path) -> Result<Self, Vec<Problem>> {
-        Self::parse(&check::read(file)?, file)
+        Self::parse(&read_text(file).map_err(|error| vec![check::away(&error, file)])?, file)
     }
 
     /// The same for text that stands for the file.

@@ -4,9 +4,14 @@
 mod agents;
 mod node_labels;
 
-use std::fmt;
+use std::{fmt, net::SocketAddr, time::Duration};
 
 use serde::Serialize;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time,
+};
 
 use crate::{
     cloud::Cloud,
@@ -16,6 +21,11 @@ use crate::{
     keeper::look::look,
     snapshot::Snapshot,
 };
+
+/// A provider on the same machine answers in a millisecond.
+const ANSWER: Duration = Duration::from_secs(3);
+/// Most of `/metrics` that is read: a thousand groups have some 2 MB.
+const LONGEST: u64 = 32 << 20;
 
 /// How things stand with one thing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -128,8 +138,10 @@ pub async fn examine(config: &Config, cloud: anyhow::Result<&dyn Cloud>, dialect
     match listed {
         Ok(snapshot) => {
             findings.extend(groups(&snapshot));
-            findings.extend(node_labels::examine(config, &snapshot, &dialect.gpu_label).await);
-            findings.extend(agents::examine(config, &snapshot).await);
+            let running = running(config.http.listen).await;
+            let running = running.as_deref().map_err(String::as_str);
+            findings.extend(node_labels::examine(running, &snapshot, &dialect.gpu_label));
+            findings.extend(agents::examine(running, config, &snapshot));
         }
         Err(error) => findings.push(Finding::mend(
             "groups",
@@ -138,6 +150,23 @@ pub async fn examine(config: &Config, cloud: anyhow::Result<&dyn Cloud>, dialect
         )),
     }
     Report { findings }
+}
+
+/// What a running provider tells at `/metrics`, which knows what nobody else has seen; or why none does.
+async fn running(listen: SocketAddr) -> Result<String, String> {
+    let address = if listen.ip().is_unspecified() { SocketAddr::from(([127, 0, 0, 1], listen.port())) } else { listen };
+    let asked = async {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await?;
+        let mut bytes = Vec::new();
+        stream.take(LONGEST).read_to_end(&mut bytes).await?;
+        std::io::Result::Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    match time::timeout(ANSWER, asked).await {
+        Ok(Ok(text)) if text.contains("windlass_provider_build_info") => Ok(text),
+        Ok(Ok(_)) => Err(format!("not looked at: what answers at {listen} is no windlass-provider")),
+        Ok(Err(_)) | Err(_) => Err(format!("not looked at: no provider answers at {listen}")),
+    }
 }
 
 fn state(config: &Config) -> Finding {

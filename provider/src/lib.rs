@@ -50,8 +50,8 @@ pub struct Shared {
     pub ready: Ready,
     /// GPU nodes without their label.
     pub unlabelled: unlabelled::Unlabelled,
-    /// Which machine a node's name stands for.
-    pub names: usage::names::Names,
+    /// Which machine a node's name stands for; None where no agent is asked.
+    pub names: Option<usage::names::Names>,
     /// Groups that a person has been warned about.
     warned: Mutex<BTreeSet<String>>,
 }

@@ -2,7 +2,6 @@
 //! ConfigMap changes in place), and a list that is wrong leaves the one before it in force.
 
 use std::{
-    io::Read as _,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -10,7 +9,7 @@ use std::{
 use arc_swap::ArcSwap;
 
 use crate::{
-    config::{self, limits},
+    config,
     expander::{Policy, priority::Priorities},
 };
 
@@ -37,18 +36,18 @@ impl Policies {
         let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
         source.settings = settings.clone();
         gpu_label.clone_into(&mut source.gpu_label);
-        source.text = file(settings).and_then(|file| read(file).ok());
+        source.text = file(settings).and_then(|file| config::read_text(file).ok());
         let policy = source.policy(&self.current.load());
         policy.warnings.iter().for_each(|warning| tracing::warn!("the priority list: {warning}"));
         self.current.store(Arc::new(policy));
     }
 
-    /// Reads the priority file again; true when it had changed. To be called every [`limits::FILE_POLL`].
+    /// Reads the priority file again; true when it had changed. To be called every [`config::limits::FILE_POLL`].
     #[must_use]
     pub fn poll(&self) -> bool {
         let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(file) = file(&source.settings) else { return false };
-        let text = read(file).ok();
+        let text = config::read_text(file).ok();
         if text == source.text {
             return false;
         }
@@ -74,12 +73,6 @@ fn file(settings: &config::Expander) -> Option<&Path> {
         Some(config::Priorities::File(file)) => Some(file),
         _ => None,
     }
-}
-
-fn read(file: &Path) -> std::io::Result<String> {
-    let mut text = String::new();
-    std::fs::File::open(file)?.take(limits::FILE).read_to_string(&mut text)?;
-    Ok(text)
 }
 
 impl Source {

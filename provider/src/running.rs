@@ -97,7 +97,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     tracing::debug!(?config, "every setting, defaults included");
     let metrics = Arc::new(Metrics::new()?);
     let ready = Ready::default();
-    let (cloud, gpu_label) = cloud(&config, &metrics).await?;
+    let (cloud, gpu_label) = cloud(&config, &metrics, Purpose::Whole).await?;
     let cloud = Patient::new(Arc::new(Metered::new(cloud, metrics.clone())), limits::CLOUD_CALL);
     let dialect = Arc::new(dialect(&config, gpu_label));
     let policies = Policies::default();
@@ -113,7 +113,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         metrics,
         ready,
         unlabelled: crate::unlabelled::Unlabelled::default(),
-        names: usage::names::Names::default(),
+        names: config.usage.agents.is_some().then(usage::names::Names::default),
         warned: Mutex::default(),
     });
     let (mut doors, mut behind) = (Tasks::default(), Tasks::default());
@@ -170,31 +170,26 @@ pub(crate) async fn glance(
     config: &Config,
     metrics: &Arc<Metrics>,
 ) -> anyhow::Result<(Arc<dyn Cloud>, Option<String>)> {
-    let (cloud, label): (Arc<dyn Cloud>, _) = match config.cloud.kind {
-        CloudKind::Sim => {
-            let sim = SimCloud::glance(scenario(config)?, config.cloud.state.as_deref())?;
-            let label = sim.gpu_label();
-            (Arc::new(sim), label)
-        }
-        CloudKind::Aws => (aws(config, metrics.clone(), Purpose::Glance).await?, None),
-    };
+    let (cloud, label) = cloud(config, metrics, Purpose::Glance).await?;
     Ok((Arc::new(Patient::new(cloud, limits::CLOUD_CALL)), label))
 }
 
 /// The configured cloud, and the GPU label it asks for.
-async fn cloud(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<(Arc<dyn Cloud>, Option<String>)> {
+async fn cloud(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+    purpose: Purpose,
+) -> anyhow::Result<(Arc<dyn Cloud>, Option<String>)> {
     match config.cloud.kind {
         CloudKind::Sim => {
-            let sim = SimCloud::open(scenario(config)?, config.cloud.state.as_deref())?;
+            let scenario = config.cloud.scenario.as_deref().context("cloud.scenario is missing")?;
+            let open = if purpose == Purpose::Glance { SimCloud::glance } else { SimCloud::open };
+            let sim = open(scenario, config.cloud.state.as_deref())?;
             let label = sim.gpu_label();
             Ok((Arc::new(sim), label))
         }
-        CloudKind::Aws => Ok((aws(config, metrics.clone(), Purpose::Whole).await?, None)),
+        CloudKind::Aws => Ok((aws(config, metrics.clone(), purpose).await?, None)),
     }
-}
-
-fn scenario(config: &Config) -> anyhow::Result<&std::path::Path> {
-    config.cloud.scenario.as_deref().context("cloud.scenario is missing")
 }
 
 /// What a cloud is had for.

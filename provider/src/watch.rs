@@ -1,14 +1,14 @@
 //! Follows the configuration file. It is compared by content, so that a ConfigMap's swapped links count as the change
 //! they are; what is wrong leaves the old configuration in force, and says so once.
 
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     Shared,
-    config::{Config, limits},
+    config::{self, Config, limits},
     keeper::Command,
 };
 
@@ -18,7 +18,8 @@ use crate::{
 /// None; the type is that of a task.
 pub(crate) async fn follow(config: Config, shared: Arc<Shared>, stop: CancellationToken) -> anyhow::Result<()> {
     let mut current = config;
-    let mut text = read(&current.file).await;
+    // Not what is there now: the file may have changed since the start read it.
+    let mut text = None;
     let mut look = time::interval(limits::FILE_POLL);
     loop {
         tokio::select! {
@@ -26,22 +27,26 @@ pub(crate) async fn follow(config: Config, shared: Arc<Shared>, stop: Cancellati
             _ = look.tick() => {}
         }
         let _changed = shared.policies.poll();
-        let fresh = read(&current.file).await;
+        let file = current.file.clone();
         // A file that is being replaced may be away for a moment.
-        if fresh.is_none() || fresh == text {
+        let Ok(words) = tokio::task::spawn_blocking(move || config::read_text(&file)).await? else { continue };
+        if text.as_ref() == Some(&words) {
             continue;
         }
-        text = fresh;
-        let (file, words) = (current.file.clone(), text.clone().unwrap_or_default());
+        let (file, words, is_first) = (current.file.clone(), words.clone(), text.replace(words).is_none());
         match tokio::task::spawn_blocking(move || Config::parse(&words, &file)).await? {
+            Ok(same) if is_first && same == current => {}
             Ok(fresh) => {
+                if shared.keeper.note(Command::Reload(Box::new(fresh.clone()))).await.is_err() {
+                    // It is too busy: read again at the next look.
+                    text = Some(String::new());
+                    continue;
+                }
                 for key in fixed(&current, &fresh) {
                     tracing::warn!(key, "changed; takes effect at the next start");
                 }
                 shared.policies.configure(&fresh.expander, &shared.dialect.gpu_label);
-                if shared.keeper.note(Command::Reload(Box::new(fresh.clone()))).await.is_ok() {
-                    tracing::info!(config = ?fresh, "the configuration was read again");
-                }
+                tracing::info!(config = ?fresh, "the configuration was read again");
                 shared.metrics.reload(true);
                 current = fresh;
             }
@@ -53,10 +58,6 @@ pub(crate) async fn follow(config: Config, shared: Arc<Shared>, stop: Cancellati
             }
         }
     }
-}
-
-async fn read(file: &Path) -> Option<String> {
-    tokio::fs::read_to_string(file).await.ok()
 }
 
 /// Keys that only a start can change.

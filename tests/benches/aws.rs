@@ -162,7 +162,7 @@ async fn reads(stage: &mut Stage) -> Result<()> {
     })
     .await?;
     let id = stage.cloud.group("group-0001").machines().remove(0);
-    let provider_id = format!("aws:///{}/{}", id.zone, id.id);
+    let provider_id = id.provider_id();
     time("NodeGroupForNode", 5_000, |_| {
         let mut client = client.clone();
         let node = wire::ExternalGrpcNode { provider_id: provider_id.clone(), ..Default::default() };

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use prost::Message as _;
+use tonic::Code;
 use windlass_proto::{core, externalgrpc::NodeGroupAutoscalingOptions};
 use windlass_provider::replay::{
     autoscaler::{Call, Era, Reply},
@@ -212,6 +213,27 @@ async fn our_answers_are_what_the_client_of_each_era_reads() {
     for (version, era) in VERSIONS {
         check_answers(&server, version, era).await;
     }
+}
+
+/// Each costs its sender an error, and nobody else anything.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bytes_that_are_no_request_are_refused_and_change_nothing() {
+    let server = Server::start("").await;
+    let methods: BTreeSet<_> = VERSIONS.iter().flat_map(|(version, _)| calls(version)).map(|rpc| rpc.method).collect();
+    assert!(methods.len() >= 15, "{methods:?}");
+    let before = server.call("NodeGroups", Vec::new()).await.unwrap();
+    // A field number of zero; a length beyond the end; text that is no text; a number cut short.
+    let nonsense: [&[u8]; 4] = [&[0, 0], &[10, 200, 1], &[10, 2, 0xff, 0xfe, 18, 2, 0xff, 0xfe], &[8, 0x80]];
+    for method in &methods {
+        for bytes in nonsense {
+            let code = server.call(method, bytes.to_vec()).await.err();
+            // Requests without fields step over fields they do not know, as protobuf wants it.
+            let empty = matches!(&**method, "NodeGroups" | "GPULabel" | "GetAvailableGPUTypes" | "Cleanup" | "Refresh");
+            assert!(code.is_some() || (empty && bytes[0] == 10), "{method} {bytes:?}");
+            assert_ne!(code, Some(Code::Unavailable), "{method} {bytes:?}: the connection lives");
+        }
+    }
+    assert_eq!(server.call("NodeGroups", Vec::new()).await.unwrap(), before);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,8 +1,8 @@
 //! What can be wrong with a configuration, said with file, line, key and remedy.
 
-use std::{fmt, io::Read as _, net::SocketAddr, path::Path, path::PathBuf, time::Duration};
+use std::{fmt, io, net::SocketAddr, path::Path, path::PathBuf, time::Duration};
 
-use super::{CloudKind, Config, Listen, Priorities, limits, place};
+use super::{CloudKind, Config, Listen, Priorities, place};
 use crate::{cloud::sim, expander::priority};
 
 /// One thing that is wrong.
@@ -29,19 +29,15 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Reads a file of sane size as text.
-pub(super) fn read(file: &Path) -> Result<String, Vec<Problem>> {
-    let mut text = String::new();
-    let opened = std::fs::File::open(file).and_then(|it| it.take(limits::FILE).read_to_string(&mut text));
-    opened.map(|_| text).map_err(|error| {
-        vec![Problem {
-            file: file.to_owned(),
-            line: 0,
-            key: String::new(),
-            what: format!("cannot be read: {error}"),
-            remedy: "give the path of a readable YAML file with --config".to_owned(),
-        }]
-    })
+/// A file that cannot be read.
+pub(super) fn away(error: &io::Error, file: &Path) -> Problem {
+    Problem {
+        file: file.to_owned(),
+        line: 0,
+        key: String::new(),
+        what: format!("cannot be read: {error}"),
+        remedy: "give the path of a readable YAML file with --config".to_owned(),
+    }
 }
 
 /// What the YAML reader complains of, without its place, the text around it, or advice to programmers.
@@ -313,7 +309,7 @@ impl Problems<'_> {
         let file = self.config.file.display().to_string();
         let wrong = match &self.config.expander.priorities {
             None => return,
-            Some(Priorities::File(file)) => match std::fs::read_to_string(file) {
+            Some(Priorities::File(file)) => match super::read_text(file) {
                 Ok(text) => priority::Priorities::parse(&text, &file.display().to_string()).err(),
                 Err(_) => return self.readable("expander.priorities.file", file),
             },

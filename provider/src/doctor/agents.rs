@@ -1,12 +1,7 @@
 //! Whether anyone tells of machines that the cloud takes back: as a running provider's metrics show its agents, and what
 //! to do where nobody is asked.
 
-use tokio::time;
-
-use super::{
-    Finding,
-    node_labels::{ANSWER, metrics},
-};
+use super::Finding;
 use crate::{
     config::{CloudKind, Config},
     expander::plural,
@@ -16,7 +11,7 @@ use crate::{
 
 const ABOUT: &str = "agents";
 
-pub(super) async fn examine(config: &Config, snapshot: &Snapshot) -> Vec<Finding> {
+pub(super) fn examine(running: Result<&str, &str>, config: &Config, snapshot: &Snapshot) -> Vec<Finding> {
     if config.usage.agents.is_none() {
         let spot = snapshot.fleet.groups().any(|view| view.group.market == Market::Spot);
         let told = config.cloud.kind == CloudKind::Sim || config.cloud.interruption_queue.is_some();
@@ -24,13 +19,10 @@ pub(super) async fn examine(config: &Config, snapshot: &Snapshot) -> Vec<Finding
         let remedy = "set usage.agents.address, or cloud.interruptionQueue";
         return if spot && !told { vec![Finding::note(ABOUT, what, remedy)] } else { Vec::new() };
     }
-    match time::timeout(ANSWER, metrics(config.http.listen)).await {
-        Ok(Ok(text)) => vec![told(&text)],
-        _ => {
-            let what = format!("not looked at: no provider answers at {}", config.http.listen);
-            vec![Finding::note(ABOUT, what, "ask the running provider's own pod")]
-        }
-    }
+    vec![match running {
+        Ok(text) => told(text),
+        Err(why) => Finding::note(ABOUT, why, "ask the running provider's own pod"),
+    }]
 }
 
 /// What a running provider's metrics tell.

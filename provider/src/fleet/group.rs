@@ -1,10 +1,15 @@
 //! Node groups, the machines in them, and the shape of a machine to come: plain data, in the clouds' common words.
 
+mod resources;
+pub mod seconds;
+
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
 use super::prices::PriceOrigin;
+
+pub use resources::is_accelerator;
 
 /// A name that is shared, compared and hashed often: cheap to clone, ordered by its text.
 macro_rules! name {
@@ -170,7 +175,6 @@ impl Overrides {
     }
 }
 
-mod resources;
 /// What the configuration says of one group, over what its cloud says.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
@@ -198,11 +202,6 @@ impl GroupSettings {
         group.warnings.extend(wrong.into_iter().map(|it| format!("groups.{}.resources: {it}", group.id)));
     }
 }
-
-/// Durations in configuration files: `90s`, `15m`, `1h`, or a bare number of seconds.
-pub mod seconds;
-
-pub use resources::is_accelerator;
 
 /// A node group as its cloud describes it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -9,7 +9,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    cloud::{Launch, Launched, Wanted},
+    cloud::{Launch, Launched},
     fleet::group::{GroupId, InstanceId, Refusal, RefusalClass},
     timestamp::Timestamp,
 };
@@ -186,7 +186,8 @@ impl Intent {
     #[must_use]
     pub fn repeat(&self, token: &str) -> Option<Launch> {
         let number = number_of_token(token);
-        self.units.iter().any(|unit| unit.launch == number).then(|| self.launch(number))
+        let launch = || Launch { again: true, ..self.launch(number) };
+        self.units.iter().any(|unit| unit.launch == number).then(launch)
     }
 
     /// Launches that were begun and have no answer: to be repeated, with the same token, after a restart.
@@ -194,7 +195,7 @@ impl Intent {
     pub fn unanswered(&self) -> Vec<Launch> {
         let open = |unit: &&Unit| unit.launch > 0 && unit.state == UnitState::Waiting;
         let numbers: BTreeSet<u32> = self.units.iter().filter(open).map(|unit| unit.launch).collect();
-        numbers.into_iter().map(|number| self.launch(number)).collect()
+        numbers.into_iter().map(|number| Launch { again: true, ..self.launch(number) }).collect()
     }
 
     /// A launch as it was first asked for: what was cancelled since still counts, or the token would stand for
@@ -203,7 +204,7 @@ impl Intent {
         let token = if number == 1 { self.id.to_string() } else { format!("{}.{number}", self.id) };
         let zones = self.zones.get(&number).cloned().unwrap_or_default();
         let count = self.count(|unit| unit.launch == number);
-        Launch { group: self.group.clone(), count, token, zones, wanted: Wanted::default() }
+        Launch { zones, ..Launch::new(self.group.clone(), count, token) }
     }
 
     /// Ties a machine to this intent: to the place that waits for it (of that launch, where the token says), else to

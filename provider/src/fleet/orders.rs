@@ -97,7 +97,7 @@ impl Fleet {
             let launch = view.intents.iter().find(|intent| intent.id == id)?.repeat(&launch.token)?;
             Some(Launch { wanted: view.wanted(), ..launch })
         });
-        again.unwrap_or_else(|| launch.clone())
+        again.unwrap_or_else(|| Launch { again: true, ..launch.clone() })
     }
 
     /// A launch whose fate could not be learned: told as refused, and its machines are known for ours if they come.

@@ -71,7 +71,9 @@ impl cloud_provider_server::CloudProvider for CloudProvider {
         let news = view.and_then(|view| view.instance(&node.provider_id)).is_some_and(|it| it.registered_at.is_none());
         if let Some(view) = view.filter(|_| !words::is_fake(&node)) {
             self.look_at_labels(view, &node);
-            self.shared.names.learn(&node.name, &node.provider_id);
+            if let Some(names) = &self.shared.names {
+                names.learn(&node.name, &node.provider_id);
+            }
         }
         if news && !words::is_fake(&node) {
             self.shared.keeper.tell(Command::Seen(node.provider_id));

@@ -141,7 +141,7 @@ fn write(file: &Path, bytes: &[u8], mode: u32) -> anyhow::Result<()> {
 
 impl Pems {
     fn read(files: &Files) -> anyhow::Result<Self> {
-        let read = |file: &Path| std::fs::read(file).with_context(|| format!("cannot read {}", file.display()));
+        let read = |file: &Path| config::read(file).with_context(|| format!("cannot read {}", file.display()));
         Ok(Self {
             cert: read(&files.cert)?,
             key: read(&files.key)?,
@@ -156,10 +156,7 @@ fn server_config(pems: &Pems) -> anyhow::Result<ServerConfig> {
     let builder = match &pems.client_ca {
         None => builder.with_no_client_auth(),
         Some(pem) => {
-            let mut roots = RootCertStore::empty();
-            for root in certs(pem).context("reading the client CA")? {
-                roots.add(root)?;
-            }
+            let roots = roots(pem).context("reading the client CA")?;
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build()?;
             builder.with_client_cert_verifier(verifier)
         }
@@ -171,7 +168,14 @@ fn server_config(pems: &Pems) -> anyhow::Result<ServerConfig> {
     Ok(config)
 }
 
-fn certs(pem: &[u8]) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+/// Whose certificates are to be trusted.
+pub(crate) fn roots(pem: &[u8]) -> anyhow::Result<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    certs(pem)?.into_iter().try_for_each(|root| roots.add(root))?;
+    Ok(roots)
+}
+
+pub(crate) fn certs(pem: &[u8]) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     let certs: Vec<_> = CertificateDer::pem_slice_iter(pem)
         .collect::<Result<_, _>>()
         .map_err(|error| anyhow::anyhow!("no PEM certificate: {error}"))?;

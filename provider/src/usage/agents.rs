@@ -90,7 +90,7 @@ impl Agents {
         }
         let fleet = self.shared.keeper.snapshot().fleet.clone();
         self.table.forget(&fleet, clock());
-        self.shared.names.forget_gone(&fleet);
+        self.shared.names.iter().for_each(|names| names.forget_gone(&fleet));
         self.shared.metrics.agents(self.table.counts().into_iter().map(|(state, count)| (state.word(), count)));
     }
 
@@ -145,7 +145,8 @@ impl Agents {
             }
             Ok(said) => {
                 let fleet = &self.shared.keeper.snapshot().fleet;
-                let machine = said.machine(fleet, self.shared.names.machine(&said.node));
+                let of_node = self.shared.names.as_ref().and_then(|names| names.machine(&said.node));
+                let machine = said.machine(fleet, of_node);
                 let outcome = self.table.heard(agent, &said, machine, now);
                 let name = said.machine.as_deref().unwrap_or(&said.node);
                 log(agent, name, &outcome);

@@ -3,7 +3,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "the helpers of tests are tests, too")]
 
-mod bytes;
 mod care;
 mod command;
 mod doors;

@@ -67,6 +67,12 @@ pub struct Machine {
 }
 
 impl Machine {
+    /// Its node's `spec.providerID`.
+    #[must_use]
+    pub fn provider_id(&self) -> String {
+        format!("aws:///{}/{}", self.zone, self.id)
+    }
+
     /// One that is in service from now on.
     pub(super) fn new(id: String, offer: &Offer, now: Moment) -> Self {
         Self {

@@ -86,7 +86,7 @@ pub fn hosts(cloud: &AwsCloud) -> BTreeMap<String, (String, bool)> {
             let hosted =
                 |it: &&crate::aws::Machine| it.state(now).is_some() && it.host_ends_at.is_none_or(|end| now < end);
             for machine in group.machines.values().filter(hosted) {
-                let id = format!("aws:///{}/{}", machine.zone, machine.id);
+                let id = machine.provider_id();
                 hosts.insert(id, (name.clone(), machine.runs(now)));
             }
         }

@@ -193,8 +193,7 @@ fn interrupted(machine: &Value) -> Answer {
 #[tokio::test]
 async fn an_agent_can_have_one_machine_marked_at_most_and_none_of_another_agent() {
     let cloud = spot_cloud(4);
-    let ids: Vec<Value> =
-        cloud.group("gpu").machines().iter().map(|it| json!(format!("aws:///{}/{}", it.zone, it.id))).collect();
+    let ids: Vec<Value> = cloud.group("gpu").machines().iter().map(|it| json!(it.provider_id())).collect();
     let honest = Impostor::start(Answer::Usage(json!({"node": "n", "provider_id": ids[0], "notices": []})));
     let hostile = Impostor::start(interrupted(&json!("aws:///us-east-1a/i-0ffff")));
     let agents = json!({"usage": {"agents": {"urls": [honest.url(), hostile.url()], "interval": "100ms"}}});
@@ -236,7 +235,7 @@ async fn agents_that_break_cost_nothing_but_their_own_row() {
     let mut urls: Vec<String> = broken.into_iter().map(|answer| Impostor::start(answer).url()).collect();
     let nobody = Port::hold().unwrap();
     urls.push(nobody.url());
-    let sound = Impostor::start(interrupted(&json!(format!("aws:///{}/{}", machine.zone, machine.id))));
+    let sound = Impostor::start(interrupted(&json!(machine.provider_id())));
     urls.push(sound.url());
     let agents = json!({"usage": {"agents": {"urls": urls, "interval": "100ms"}}});
     let mut stage = Stage::with(cloud, &agents).await;
@@ -263,6 +262,6 @@ async fn an_agent_that_cannot_tell_its_machine_is_known_by_its_nodes_name() {
     let mut stage = Stage::with(cloud, &agents).await;
     let stranger = "windlass_provider_agents{state=\"stranger\"} 1";
     stage.until("nobody knows it yet", async |stage| shows(stage, stranger).await).await;
-    stage.shown("n", &format!("aws:///{}/{}", machine.zone, machine.id)).await;
+    stage.shown("n", &machine.provider_id()).await;
     stage.until("its machine leaves", async |stage| leaving(stage, 1).await).await;
 }

@@ -2,12 +2,8 @@
 
 use std::time::Duration;
 
-use prost::Message as _;
 use serde_json::{Value, json};
-use windlass_proto::{
-    core,
-    externalgrpc::{NodeGroupTemplateNodeInfoRequest, instance_status::InstanceState},
-};
+use windlass_proto::externalgrpc::instance_status::InstanceState;
 use windlass_tests::aws::{Asg, AwsCloud, Fault};
 
 use super::stage::{Stage, gpu_group};
@@ -64,9 +60,7 @@ async fn only_it_suffers(mut stage: Stage, group: &str, says: &str) -> Stage {
 
 /// Whether the autoscaler is told of a machine on which any pod fits.
 async fn is_promised(stage: &mut Stage, group: &str) -> bool {
-    let request = NodeGroupTemplateNodeInfoRequest { id: group.to_owned() };
-    let Ok(answer) = stage.client.node_group_template_node_info(request).await else { return false };
-    let node = core::Node::decode(answer.into_inner().node_bytes.as_slice()).unwrap();
+    let Some(node) = stage.template_of(group).await else { return false };
     node.status.unwrap_or_default().allocatable.get("pods").is_some_and(|pods| pods.string() != "0")
 }
 

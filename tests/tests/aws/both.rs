@@ -3,12 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use prost::Message as _;
 use serde_json::{Value, json};
-use windlass_proto::{
-    core,
-    externalgrpc::{NodeGroupTemplateNodeInfoRequest, instance_status::InstanceState},
-};
+use windlass_proto::externalgrpc::instance_status::InstanceState;
 use windlass_tests::{
     aws::{Asg, AwsCloud, TAGS},
     moto::Moto,
@@ -177,9 +173,7 @@ async fn a_price_is_read(world: World) -> (Value, Value) {
 
 /// The template of the group `gpu`, field by field; empty while there is none.
 async fn template(stage: &mut Stage) -> BTreeMap<String, String> {
-    let request = NodeGroupTemplateNodeInfoRequest { id: "gpu".to_owned() };
-    let Ok(answer) = stage.client.node_group_template_node_info(request).await else { return BTreeMap::new() };
-    let node = core::Node::decode(answer.into_inner().node_bytes.as_slice()).unwrap();
+    let Some(node) = stage.template_of("gpu").await else { return BTreeMap::new() };
     let (metadata, spec, status) =
         (node.metadata.unwrap_or_default(), node.spec.unwrap_or_default(), node.status.unwrap_or_default());
     let labels = metadata.labels.iter().filter(|(key, _)| *key != "kubernetes.io/hostname");

@@ -12,7 +12,7 @@ use super::{
 async fn exactly_the_named_machine_is_ended_and_the_target_falls_once() {
     let mut stage = Stage::of(gpu_group().desired(2)).await;
     let machines = stage.cloud.group("gpu").machines();
-    let id = format!("aws:///{}/{}", machines[0].zone, machines[0].id);
+    let id = machines[0].provider_id();
     for _ in 0..2 {
         stage.delete("gpu", &[&id]).await.unwrap();
     }
@@ -191,11 +191,25 @@ async fn the_end_of_a_machine_in_standby_costs_no_other_its_place() {
     assert_eq!(stage.cloud.group("gpu").desired(), 2);
 }
 
+/// While a group puts new machines in the place of old (AZRebalance, Capacity Rebalancing) it has more than it wants.
+#[tokio::test]
+async fn the_end_of_a_machine_too_many_costs_no_other_its_place() {
+    let mut stage = Stage::of(gpu_group().desired(3).suspend("Terminate")).await;
+    stage.cloud.group("gpu").with(|group, _| group.desired = 2);
+    stage.relisted().await;
+    let ids = names(&stage);
+    stage.delete("gpu", &[&ids[0]]).await.unwrap();
+    stage.until("it is gone", async |stage| names(stage) == ids[1..]).await;
+    stage.cloud.group("gpu").with(|group, _| group.suspended.clear());
+    stage.relisted().await;
+    assert_eq!((names(&stage), stage.cloud.group("gpu").desired()), (ids[1..].to_vec(), 2));
+}
+
 /// The provider ids of the group's machines that are not on their way out, in order.
 fn names(stage: &Stage) -> Vec<String> {
     stage.cloud.group("gpu").with(|group, now| {
         let alive = |it: &&Machine| it.state(now).is_some_and(|state| !state.starts_with("Terminating"));
-        let ids = group.machines.values().filter(alive).map(|it| format!("aws:///{}/{}", it.zone, it.id));
+        let ids = group.machines.values().filter(alive).map(Machine::provider_id);
         let mut ids: Vec<String> = ids.collect();
         ids.sort_unstable();
         ids

@@ -8,16 +8,19 @@ use std::{
     time::Duration,
 };
 
+use prost::Message as _;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
 use tonic::transport::{Channel, Endpoint};
+use windlass_proto::core::Node;
 use windlass_proto::externalgrpc::{
     ExternalGrpcNode, Instance, NodeGroup, NodeGroupDecreaseTargetSizeRequest, NodeGroupDeleteNodesRequest,
     NodeGroupForNodeRequest, NodeGroupIncreaseSizeRequest, NodeGroupNodesRequest, NodeGroupTargetSizeRequest,
-    NodeGroupsRequest, RefreshRequest, cloud_provider_client::CloudProviderClient, instance_status::InstanceState,
+    NodeGroupTemplateNodeInfoRequest, NodeGroupsRequest, RefreshRequest, cloud_provider_client::CloudProviderClient,
+    instance_status::InstanceState,
 };
 use windlass_tests::{
     aws::{ACCESS_KEY, Asg, AwsCloud, REGION},
@@ -227,6 +230,13 @@ impl Stage {
     pub(crate) async fn target(&mut self, group: &str) -> i32 {
         let request = NodeGroupTargetSizeRequest { id: group.to_owned() };
         self.client.node_group_target_size(request).await.unwrap().into_inner().target_size
+    }
+
+    /// The node that a new machine of the group would be; None while there is none.
+    pub(crate) async fn template_of(&mut self, group: &str) -> Option<Node> {
+        let request = NodeGroupTemplateNodeInfoRequest { id: group.to_owned() };
+        let answer = self.client.node_group_template_node_info(request).await.ok()?.into_inner();
+        Some(Node::decode(answer.node_bytes.as_slice()).unwrap())
     }
 
     /// The group's instances.

@@ -6,7 +6,6 @@ use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 use windlass_proto::{
     core::{Node, Quantity},
     expander::{BestOptionsRequest, Option as WireOption, expander_client::ExpanderClient},
-    externalgrpc::NodeGroupTemplateNodeInfoRequest,
 };
 use windlass_tests::{
     aws::{Asg, AwsCloud, Fault},
@@ -33,9 +32,7 @@ pub(super) async fn of(group: Asg, account: impl FnOnce(&mut windlass_tests::aws
 impl Stage {
     /// The template of the group `gpu`.
     pub(super) async fn template(&mut self) -> Node {
-        let request = NodeGroupTemplateNodeInfoRequest { id: "gpu".to_owned() };
-        let answer = self.client.node_group_template_node_info(request).await.unwrap().into_inner();
-        Node::decode(answer.node_bytes.as_ref()).unwrap()
+        self.template_of("gpu").await.unwrap()
     }
 
     /// How much of a resource its pods can ask for.

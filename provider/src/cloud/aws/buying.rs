@@ -278,8 +278,7 @@ impl AutoScaling {
         if let Some(refusal) = growth.obstacle() {
             return Err(CloudError::Refused(refusal));
         }
-        let is_new = lock(&self.orders.watched).get(&launch.group).is_none_or(|it| it.token != launch.token);
-        if is_new {
+        if lock(&self.orders.watched).get(&launch.group).is_none_or(|it| it.token != launch.token) {
             // Where AWS tries for something already, its failures up to now are told from those to come by name.
             let since = match growth.open() {
                 0 => Watermark::at(self.manners.now()),
@@ -292,7 +291,7 @@ impl AutoScaling {
             tracing::info!(group = %launch.group, from = growth.desired, to, "raising the desired capacity");
             self.raise(&launch.group, to, before).await?;
         }
-        Ok(ordered(launch, &growth, is_new))
+        Ok(ordered(launch, &growth))
     }
 
     /// Raises the desired capacity; `before` is what we knew of it, and know again when AWS refuses.
@@ -378,14 +377,14 @@ fn since_filter(since: String) -> Filter {
 }
 
 /// The answer to an order, once the group tries for what [`Growth::raise`] says.
-pub(super) fn ordered(launch: &Launch, growth: &Growth, is_new: bool) -> Launched {
+pub(super) fn ordered(launch: &Launch, growth: &Growth) -> Launched {
     let (to, over) = growth.raise(&launch.wanted);
     let over = over.min(launch.count);
     let ordered = launch.count - over;
     let raised = to.map_or(0, |to| to - growth.desired);
     let refused = (over > 0).then(|| (over, desired::above_max(growth.max)));
     // Asked once more, what stands may be our own first try.
-    let reused = if is_new { ordered.saturating_sub(raised) } else { 0 };
+    let reused = if launch.again { 0 } else { ordered.saturating_sub(raised) };
     Launched { ordered, reused, refused: refused.into_iter().collect(), ..Launched::default() }
 }
 

@@ -64,6 +64,11 @@ impl Growth {
         self.desired.saturating_sub(count(&self.counted))
     }
 
+    /// Machines that it has beyond those it wants, as while it puts new ones in the place of old.
+    pub(super) fn surplus(&self) -> u32 {
+        count(&self.counted).saturating_sub(self.desired)
+    }
+
     /// What a person should know of buying and returning here.
     pub(super) fn warnings(&self) -> Vec<String> {
         let obstacle = self.obstacle().map(|refusal| refusal.message);

@@ -41,9 +41,9 @@ const MAX: u32 = 12;
 /// A call of the provider on its way.
 enum Call {
     /// Not begun.
-    Launch(Launch, bool),
+    Launch(Launch),
     /// An order that has read the group, and holds its turn until it is made.
-    Reckoned(Launch, Growth, bool),
+    Reckoned(Launch, Growth),
     /// Carried out; the answer is on its way.
     Launched(Launch, Launched),
     Terminate(Vec<InstanceId>),
@@ -156,7 +156,7 @@ impl Story {
         for intent in intents {
             let zones = ZONES.map(str::to_owned).to_vec();
             if let Some(launch) = self.fleet.next_launch("g", &intent, u32::MAX, zones) {
-                self.calls.push(Call::Launch(launch, true));
+                self.calls.push(Call::Launch(launch));
             }
         }
     }
@@ -169,20 +169,20 @@ impl Story {
         let at = self.draw.below(self.calls.len());
         let turn = self.calls.iter().position(|call| matches!(call, Call::Reckoned(..)));
         match self.calls.swap_remove(turn.filter(|_| self.by_desired).unwrap_or(at)) {
-            Call::Launch(launch, is_new) if self.by_desired => {
+            Call::Launch(launch) if self.by_desired => {
                 if self.now() < Timestamp(self.started_at) + LAG {
-                    return self.calls.push(Call::Launch(launch, is_new));
+                    return self.calls.push(Call::Launch(launch));
                 }
                 let behind = if self.others { 0 } else { self.draw.below(4) };
                 let read = self.asg.read(behind, self.now()).growth(MAX);
                 let growth = self.raised.corrected(read, self.now());
                 if self.others {
-                    return self.order(launch, &growth, is_new);
+                    return self.order(launch, &growth);
                 }
-                self.calls.push(Call::Reckoned(launch, growth, is_new));
+                self.calls.push(Call::Reckoned(launch, growth));
             }
-            Call::Launch(launch, _) => self.launch(launch),
-            Call::Reckoned(launch, growth, is_new) => self.order(launch, &growth, is_new),
+            Call::Launch(launch) => self.launch(launch),
+            Call::Reckoned(launch, growth) => self.order(launch, &growth),
             Call::Launched(launch, launched) => {
                 let events = self.fleet.launched(&launch, &launched, self.now());
                 self.follow(events);
@@ -200,18 +200,18 @@ impl Story {
         }
     }
 
-    fn order(&mut self, launch: Launch, growth: &Growth, is_new: bool) {
+    fn order(&mut self, launch: Launch, growth: &Growth) {
         if let Some(to) = self.raised.next(growth, &launch.wanted, self.now()) {
             match self.draw.below(8) {
                 // Refused for the moment.
-                0 => return self.calls.push(Call::Launch(self.fleet.repeat(&launch), false)),
+                0 => return self.calls.push(Call::Launch(self.fleet.repeat(&launch))),
                 // AWS never hears of it, or its answer is lost.
                 unheard @ (1 | 2) => {
                     self.raised = Raised::asked(to, self.now());
                     if unheard == 2 {
                         self.asg.set_desired(to);
                     }
-                    return self.calls.push(Call::Launch(self.fleet.repeat(&launch), false));
+                    return self.calls.push(Call::Launch(self.fleet.repeat(&launch)));
                 }
                 _ => {
                     self.raised = Raised::heard(to, self.now());
@@ -219,13 +219,13 @@ impl Story {
                 }
             }
         }
-        let answer = buying::ordered(&launch, growth, is_new);
+        let answer = buying::ordered(&launch, growth);
         self.answer(launch, answer);
     }
 
     fn answer(&mut self, launch: Launch, launched: Launched) {
         let call = match self.draw.below(6) {
-            0 => Call::Launch(self.fleet.repeat(&launch), false),
+            0 => Call::Launch(self.fleet.repeat(&launch)),
             _ => Call::Launched(launch, launched),
         };
         self.calls.push(call);
@@ -279,7 +279,7 @@ impl Story {
         (self.raised, self.started_at) = (Raised::default(), self.clock);
         let behind = self.draw.below(3);
         self.list(behind);
-        self.calls.extend(self.fleet.unanswered().into_iter().map(|launch| Call::Launch(launch, true)));
+        self.calls.extend(self.fleet.unanswered().into_iter().map(Call::Launch));
         for (_, machines) in self.fleet.doomed() {
             self.end(machines);
         }

@@ -5,7 +5,7 @@ use std::{collections::HashSet, sync::Arc};
 use aws_sdk_autoscaling::Client;
 use tokio::{sync::Semaphore, task::JoinSet};
 
-use super::{AutoScaling, errors, states};
+use super::{AutoScaling, desired::Growth, errors, states};
 use crate::{
     cloud::{CloudError, Kept},
     fleet::group::{GroupId, InstanceId, InstanceState, Refusal, RefusalClass},
@@ -44,11 +44,26 @@ impl AutoScaling {
         let turn = self.orders.turn(group);
         let _shared = turn.read().await;
         let left: Vec<_> = self.orders.not_ended(machines).cloned().collect();
-        // A machine in standby is not counted by the desired capacity, so its end must not lower that.
-        let left = left.into_iter().map(|machine| (!self.is_in_standby(&machine), machine));
+        let mut surplus = self.surplus(group).await;
+        // The desired capacity counts neither a machine in standby nor one too many: lowered by it, it would have AWS end
+        // another one.
+        let left = left.into_iter().map(|machine| {
+            let is_counted = !self.is_in_standby(&machine);
+            let is_surplus = is_counted && surplus > 0;
+            surplus -= u32::from(is_surplus);
+            (is_counted && !is_surplus, machine)
+        });
         let kept = end_each(&self.client, left, |machine, lowered| self.orders.ended(group, machine, lowered)).await?;
         self.orders.all_ended(machines);
         Ok(kept)
+    }
+
+    /// How many machines the group has too many; looked at anew where the last reading shows any.
+    async fn surplus(&self, group: &GroupId) -> u32 {
+        if self.roster.growth(group).is_none_or(|growth| growth.surplus() == 0) {
+            return 0;
+        }
+        self.describe(group).await.map_or(0, |asg| Growth::of(&asg).surplus())
     }
 
     fn is_in_standby(&self, machine: &InstanceId) -> bool {

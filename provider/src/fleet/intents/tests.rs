@@ -24,6 +24,7 @@ fn a_launch_is_repeated_as_it_was_first_asked() {
     let second = intent.next_launch(9, Vec::new()).unwrap();
     assert_eq!((first.count, second.count, second.token.as_str()), (1, 2, "w-1-0.2"));
     assert_eq!(intent.cancel(1, true), 1);
-    assert_eq!(intent.unanswered(), [first, second.clone()]);
+    let again = |launch: &Launch| Launch { again: true, ..launch.clone() };
+    assert_eq!(intent.unanswered(), [again(&first), again(&second)]);
     assert_eq!(IntentId::of_token(&second.token), intent.id);
 }

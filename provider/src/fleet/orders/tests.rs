@@ -133,6 +133,24 @@ fn a_launch_whose_fate_nobody_learned_is_refused_and_its_machine_known_all_the_s
     }
 }
 
+/// The one that is asked for once more after a restart stands beside the one that was given up, and takes nothing of it.
+#[test]
+fn after_a_restart_an_order_is_known_to_have_been_given() {
+    let mut fleet = ordered(1);
+    fleet.decrease("g", -1).unwrap();
+    let second = IntentId::new(2, Timestamp(0));
+    fleet.increase("g", 1, second.clone(), Timestamp(2_000));
+    let launch = fleet.next_launch("g", &second, 9, Vec::new()).unwrap();
+    fleet.launched(&launch, &Launched { ordered: 1, ..Launched::default() }, Timestamp(3_000));
+    let mut next = Fleet::restore(fleet.saved());
+    list(&mut next, &["a"], 2, None, 4_000);
+    let [launch] = &next.unanswered()[..] else { panic!("one is waited for") };
+    assert!(launch.again && !Launch::new("g".into(), 1, String::new()).again);
+    next.launched(launch, &Launched { ordered: 1, ..Launched::default() }, Timestamp(5_000));
+    assert_eq!(next.group("g").unwrap().owed(), 1);
+    assert_eq!(list(&mut next, &["a", "b", "c"], 0, None, 6_000), late("c"));
+}
+
 /// Spot may be short for hours, and the provider be restarted meanwhile.
 #[test]
 fn an_order_that_stands_for_hours_outlives_the_process() {

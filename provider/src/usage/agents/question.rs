@@ -1,7 +1,7 @@
 //! One question to one agent: a connection, with TLS and a password where they are configured, `GET /usage`, and an answer
 //! of bounded size within a deadline. Certificates and password are read again when their files change.
 
-use std::{net::SocketAddr, path::Path, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use anyhow::Context as _;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -14,9 +14,9 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use rustls::{
-    ClientConfig, RootCertStore,
+    ClientConfig,
     crypto::aws_lc_rs,
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
+    pki_types::{PrivateKeyDer, ServerName, pem::PemObject as _},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -26,7 +26,10 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use crate::config::{Address, Agents, Url, limits};
+use crate::{
+    config::{self, Address, Agents, Url, limits},
+    grpc::tls::{certs, roots},
+};
 
 /// Where one agent is.
 #[derive(Clone, Debug)]
@@ -90,13 +93,22 @@ pub(super) struct Dial {
     tls: Option<(TlsConnector, Option<ServerName<'static>>)>,
     authorization: Option<HeaderValue>,
     /// What both were made of.
-    files: Option<Vec<Vec<u8>>>,
+    files: Option<Files>,
+}
+
+/// What the files hold that are configured.
+#[derive(Clone, Default, PartialEq, Eq)]
+struct Files {
+    ca: Option<Vec<u8>>,
+    cert: Option<Vec<u8>>,
+    key: Option<Vec<u8>>,
+    password: Option<Vec<u8>>,
 }
 
 impl Dial {
     /// Reads the files again. What is wrong leaves the old, and is told once.
     pub(super) async fn renew(&mut self, settings: &Agents) {
-        match read(settings).await {
+        match Files::read(settings).await {
             Ok(files) if self.files.as_ref() == Some(&files) => {}
             Ok(files) => {
                 match dial(settings, &files) {
@@ -108,7 +120,7 @@ impl Dial {
             }
             Err(error) if self.files.is_none() => {
                 tracing::error!("usage.agents: {error:#}");
-                self.files = Some(Vec::new());
+                self.files = Some(Files::default());
             }
             // A file that is being replaced may be away for a moment.
             Err(_) => {}
@@ -163,62 +175,47 @@ impl Dial {
     }
 }
 
-/// The files that are named: ca, cert, key, password, as far as there are any.
-async fn read(settings: &Agents) -> anyhow::Result<Vec<Vec<u8>>> {
-    let mut files = Vec::new();
-    for file in named(settings) {
-        files.push(contents(file).await?);
+impl Files {
+    async fn read(settings: &Agents) -> anyhow::Result<Self> {
+        let (tls, auth) = (settings.tls.as_ref(), settings.basic_auth.as_ref());
+        Ok(Self {
+            ca: contents(tls.map(|tls| &tls.ca)).await?,
+            cert: contents(tls.and_then(|tls| tls.cert.as_ref())).await?,
+            key: contents(tls.and_then(|tls| tls.key.as_ref())).await?,
+            password: contents(auth.map(|auth| &auth.password_file)).await?,
+        })
     }
-    Ok(files)
 }
 
-fn named(settings: &Agents) -> Vec<&Path> {
-    let of_tls = settings.tls.iter().flat_map(|tls| [Some(&tls.ca), tls.cert.as_ref(), tls.key.as_ref()]).flatten();
-    of_tls.chain(settings.basic_auth.iter().map(|auth| &auth.password_file)).map(|file| &**file).collect()
-}
-
-async fn contents(file: &Path) -> anyhow::Result<Vec<u8>> {
-    let size = tokio::fs::metadata(file).await.map(|it| it.len());
-    anyhow::ensure!(
-        size.as_ref().is_ok_and(|size| *size <= limits::FILE) || size.is_err(),
-        "{} is too large",
-        file.display()
-    );
-    tokio::fs::read(file).await.with_context(|| format!("cannot read {}", file.display()))
+async fn contents(file: Option<&PathBuf>) -> anyhow::Result<Option<Vec<u8>>> {
+    let Some(file) = file.cloned() else { return Ok(None) };
+    let read = move || config::read(&file).with_context(|| format!("cannot read {}", file.display()));
+    tokio::task::spawn_blocking(read).await?.map(Some)
 }
 
 /// What those files come to.
-fn dial(settings: &Agents, files: &[Vec<u8>]) -> anyhow::Result<Dial> {
-    let mut rest = files.iter();
-    let mut next = || rest.next().map(Vec::as_slice).unwrap_or_default();
-    let tls = match &settings.tls {
-        None => None,
-        Some(tls) => {
-            let ca = next();
-            let own = (tls.cert.is_some() && tls.key.is_some()).then(|| (next(), next()));
-            let name = tls.server_name.clone().map(ServerName::try_from).transpose().context("tls.serverName")?;
-            Some((TlsConnector::from(Arc::new(client_config(ca, own)?)), name))
-        }
-    };
-    let authorization = settings.basic_auth.as_ref().map(|auth| {
-        let password = next();
+fn dial(settings: &Agents, files: &Files) -> anyhow::Result<Dial> {
+    let mut dial = Dial::default();
+    if let (Some(tls), Some(ca)) = (&settings.tls, &files.ca) {
+        let name = tls.server_name.clone().map(ServerName::try_from).transpose().context("tls.serverName")?;
+        let config = client_config(ca, files.cert.as_deref().zip(files.key.as_deref()))?;
+        dial.tls = Some((TlsConnector::from(Arc::new(config)), name));
+    }
+    if let (Some(auth), Some(password)) = (&settings.basic_auth, &files.password) {
         let password = password.strip_suffix(b"\n").unwrap_or(password);
         let password = password.strip_suffix(b"\r").unwrap_or(password);
         let pair = BASE64_STANDARD.encode([auth.username.as_bytes(), b":", password].concat());
         let mut value = HeaderValue::try_from(format!("Basic {pair}"))?;
         value.set_sensitive(true);
-        anyhow::Ok(value)
-    });
-    Ok(Dial { tls, authorization: authorization.transpose()?, files: None })
+        dial.authorization = Some(value);
+    }
+    Ok(dial)
 }
 
 fn client_config(ca: &[u8], own: Option<(&[u8], &[u8])>) -> anyhow::Result<ClientConfig> {
-    let mut roots = RootCertStore::empty();
-    for root in certs(ca).context("tls.ca")? {
-        roots.add(root).context("tls.ca")?;
-    }
     let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
-    let builder = builder.with_safe_default_protocol_versions()?.with_root_certificates(roots);
+    let builder = builder.with_safe_default_protocol_versions()?;
+    let builder = builder.with_root_certificates(roots(ca).context("tls.ca")?);
     let mut config = match own {
         None => builder.with_no_client_auth(),
         Some((cert, key)) => {
@@ -228,11 +225,4 @@ fn client_config(ca: &[u8], own: Option<(&[u8], &[u8])>) -> anyhow::Result<Clien
     };
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
-}
-
-fn certs(pem: &[u8]) -> anyhow::Result<Vec<CertificateDer<'static>>> {
-    let certs: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    let certs = certs.map_err(|error| anyhow::anyhow!("no PEM certificate: {error}"))?;
-    anyhow::ensure!(!certs.is_empty(), "no PEM certificate in the file");
-    Ok(certs)
 }

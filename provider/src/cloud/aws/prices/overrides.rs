@@ -1,9 +1,9 @@
 //! The operator's own prices (`cloud.priceOverrides`): lines of `type,market,place,dollars per hour`, where the place is a
 //! zone, a region or `*`. The nearest place wins; what cannot be read is said with its line.
 
-use std::{collections::BTreeMap, io::Read as _, path::Path};
+use std::{collections::BTreeMap, path::Path};
 
-use crate::{config::limits, fleet::group::Market};
+use crate::{config, fleet::group::Market};
 
 const FORM: &str = "write `type,market,place,dollars per hour`, e.g. p5.48xlarge,on-demand,us-east-1,38.50; the place is a zone, a region or *";
 
@@ -16,10 +16,9 @@ pub struct Overrides(BTreeMap<(String, Market, String), u64>);
 /// # Errors
 /// What is wrong with it, in which line, and what would be right.
 pub fn read(file: &Path) -> Result<Overrides, String> {
-    let mut text = String::new();
-    let opened = std::fs::File::open(file).and_then(|it| it.take(limits::FILE).read_to_string(&mut text));
-    opened.map_err(|error| format!("{} cannot be read: {error}; give the path of a CSV file", file.display()))?;
-    parse(&text).map_err(|wrong| format!("{}:{wrong}", file.display()))
+    let text = config::read_text(file);
+    let text = text.map_err(|error| format!("{} cannot be read: {error}; give the path of a CSV file", file.display()));
+    parse(&text?).map_err(|wrong| format!("{}:{wrong}", file.display()))
 }
 
 fn parse(text: &str) -> Result<Overrides, String> {
