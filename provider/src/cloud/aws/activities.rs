@@ -21,6 +21,9 @@ const NEXT_ZONE: Duration = Duration::from_secs(5);
 /// is known to the second.
 const CLOCK: Duration = Duration::from_secs(2);
 
+/// The status of an attempt that came to nothing.
+pub(super) const FAILED: &str = "Failed";
+
 /// From where on activities count. AWS's own clock and ids, so that neither a skew between the clocks nor a restart
 /// makes old failures new.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -92,7 +95,7 @@ impl Outlook {
         let mut outlook = Self::default();
         for activity in activities.iter().rev().filter(|it| watermark.is_new(it)).filter(launches) {
             match activity.status_code.as_ref().map_or("", |code| code.as_str()) {
-                "Failed" => outlook.failures.extend(failure(activity)),
+                FAILED => outlook.failures.extend(failure(activity)),
                 "Successful" | "Cancelled" => {}
                 // Once there is a machine, the activity names it; it is then listed, and tells nothing of the others.
                 _ => outlook.trying |= !activity.description().is_some_and(|text| text.contains("i-")),

@@ -8,13 +8,15 @@
 //! the same. So what is no longer wanted stays with the group as an order. A later request takes it over; a machine that
 //! comes of it with nobody waiting is ended by its name, which lowers the desired capacity by exactly that machine.
 
+mod watch;
+
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use aws_sdk_autoscaling::types::{Activity, AutoScalingGroup, Filter, RetryStrategy};
+use aws_sdk_autoscaling::types::{AutoScalingGroup, RetryStrategy};
 use tokio::{
     sync::RwLock,
     time::{self, Instant},
@@ -22,23 +24,21 @@ use tokio::{
 
 use super::{
     AutoScaling,
-    activities::{Outlook, Watermark},
+    activities::Watermark,
     desired::{self, Growth, Raised},
     errors,
     lately::Lately,
-    launch, pages, roster,
+    launch, roster,
 };
 use crate::{
     cloud::{CloudError, Launch, Launched, Look, Standing},
-    config::{LaunchMode, limits},
-    fleet::group::{GroupId, InstanceId, Refusal, RefusalClass},
+    config::LaunchMode,
+    fleet::group::{GroupId, InstanceId, RefusalClass},
     keeper::clock,
     timestamp::Timestamp,
 };
+use watch::Watch;
 
-/// Activities in one page; the API's own limit. More failures than that since an order say nothing new.
-const ACTIVITIES: i32 = 100;
-const ACTIVITIES_CALL: &str = "DescribeScalingActivities";
 /// After this long a call that was not to be had is tried again: a permission may have been given meanwhile.
 const ASK_AGAIN: Duration = Duration::from_mins(30);
 
@@ -57,53 +57,6 @@ pub(super) struct Orders {
     followed_at: Mutex<Timestamp>,
     /// Why `LaunchInstances` was not to be had.
     without_instances: Mutex<Lately<String>>,
-}
-
-/// One order.
-struct Watch {
-    token: String,
-    since: Watermark,
-    zones: Vec<String>,
-    /// Failures seen already.
-    seen: Vec<String>,
-    /// What the activities said when they were read last, by id.
-    stages: BTreeMap<String, String>,
-    /// Zones that refused and no listing has told of yet.
-    untold: Vec<(String, Refusal)>,
-    /// Why what is open will not come soon. Once that is known, nothing more is asked about this order.
-    refusal: Option<Refusal>,
-}
-
-impl Watch {
-    fn new(token: &str, since: Watermark, zones: Vec<String>) -> Self {
-        Self {
-            token: token.to_owned(),
-            since,
-            zones,
-            seen: Vec::new(),
-            stages: BTreeMap::new(),
-            untold: Vec::new(),
-            refusal: None,
-        }
-    }
-
-    /// Takes in what the activities say at this time of AWS's clock; true when there is something to read of the group:
-    /// an attempt began or ended, or AWS has given up.
-    fn hear(&mut self, activities: &[Activity], now: Timestamp) -> bool {
-        let stage = |it: &Activity| Some((it.activity_id.clone()?, it.status_code.as_ref()?.as_str().to_owned()));
-        let stages: BTreeMap<_, _> = activities.iter().filter_map(stage).collect();
-        let moved = self.stages != stages;
-        self.stages = stages;
-        let outlook = Outlook::of(&self.since, activities);
-        // An activity that has left the page does not come back: an order that stands for weeks is not remembered whole.
-        self.seen.retain(|id| outlook.failures.iter().any(|failure| failure.id == *id));
-        for failure in outlook.failures.iter().filter(|it| !self.seen.contains(&it.id)).collect::<Vec<_>>() {
-            self.seen.push(failure.id.clone());
-            self.untold.extend(failure.zone.clone().map(|zone| (zone, failure.refusal.clone())));
-        }
-        self.refusal = outlook.refusal(&self.zones, now);
-        moved || self.refusal.is_some()
-    }
 }
 
 impl Orders {
@@ -309,71 +262,6 @@ impl AutoScaling {
         }
         answer.map(drop)
     }
-
-    /// Reads what became of open orders. Answers the groups of which the activities say something new: they are to be read
-    /// before anything is told, so that no machine that came meanwhile counts as refused.
-    pub(super) async fn follow_orders(&self, look: Look) -> Vec<String> {
-        let is_open = |group: &GroupId| self.roster.growth(group).is_some_and(|growth| growth.open() > 0);
-        let mut open = self.orders.undecided();
-        open.retain(|(group, _)| is_open(group));
-        if open.is_empty() || !self.orders.due(look, self.refresh) {
-            return Vec::new();
-        }
-        let together = self.activities_together(&open).await;
-        let mut told = Vec::new();
-        for (group, since) in &open {
-            let own = |all: &Vec<Activity>| {
-                all.iter().filter(|it| it.auto_scaling_group_name() == Some(group.as_str())).cloned().collect()
-            };
-            let read = match &together {
-                Some(all) => Ok(own(all)),
-                None => self.activities(group, Watermark::lower_bound([since])).await,
-            };
-            match read {
-                Ok(activities) => {
-                    let now = self.manners.now();
-                    if lock(&self.orders.watched)
-                        .get_mut(group)
-                        .is_some_and(|watch| watch.since == *since && watch.hear(&activities, now))
-                    {
-                        told.push(group.to_string());
-                    }
-                }
-                Err(error) => tracing::warn!(%group, "what became of its order could not be read: {error}"),
-            }
-        }
-        told
-    }
-
-    /// The activities of all groups since these orders, in one question where there are several; None where each group is
-    /// to be asked for alone.
-    async fn activities_together(&self, orders: &[(GroupId, Watermark)]) -> Option<Vec<Activity>> {
-        if orders.len() < 2 {
-            return None;
-        }
-        let since = Watermark::lower_bound(orders.iter().map(|(_, since)| since))?;
-        let request = self.client.describe_scaling_activities().max_records(ACTIVITIES).filters(since_filter(since));
-        let all = pages::all(ACTIVITIES_CALL, limits::ACTIVITY_PAGES, async |token| {
-            let page = request.clone().set_next_token(token).send().await;
-            let page = page.map_err(|error| errors::failed(ACTIVITIES_CALL, &error))?;
-            Ok((page.activities.unwrap_or_default(), page.next_token))
-        });
-        let all = all.await;
-        all.inspect_err(|why| tracing::debug!("activities are asked for group by group: {why}")).ok()
-    }
-
-    /// The newest activities of one group.
-    async fn activities(&self, group: &GroupId, since: Option<String>) -> Result<Vec<Activity>, CloudError> {
-        let request = self.client.describe_scaling_activities().auto_scaling_group_name(group.as_str());
-        let since = since.map(|since| vec![since_filter(since)]);
-        let answer = request.max_records(ACTIVITIES).set_filters(since).send().await;
-        let answer = answer.map_err(|error| errors::failed(ACTIVITIES_CALL, &error))?;
-        Ok(answer.activities.unwrap_or_default())
-    }
-}
-
-fn since_filter(since: String) -> Filter {
-    Filter::builder().name("StartTimeLowerBound").values(since).build()
 }
 
 /// The answer to an order, once the group tries for what [`Growth::raise`] says.

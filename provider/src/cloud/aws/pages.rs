@@ -15,8 +15,23 @@ pub(super) type Page<T> = (Vec<T>, Option<String>);
 pub(super) async fn all<T, F>(
     call: &str,
     most: u32,
-    mut page: impl FnMut(Option<String>) -> F,
+    page: impl FnMut(Option<String>) -> F,
 ) -> Result<Vec<T>, CloudError>
+where
+    F: Future<Output = Result<Page<T>, CloudError>>,
+{
+    let unending = || CloudError::Unknown(format!("{call}: more than {most} pages"));
+    up_to(most, page).await?.ok_or_else(unending)
+}
+
+/// The same for a call that can be done without: None when there are more pages.
+///
+/// # Errors
+/// What the first page that failed was answered.
+pub(super) async fn up_to<T, F>(
+    most: u32,
+    mut page: impl FnMut(Option<String>) -> F,
+) -> Result<Option<Vec<T>>, CloudError>
 where
     F: Future<Output = Result<Page<T>, CloudError>>,
 {
@@ -27,10 +42,10 @@ where
         found.extend(items);
         token = next.filter(|token| !token.is_empty());
         if token.is_none() {
-            return Ok(found);
+            return Ok(Some(found));
         }
     }
-    Err(CloudError::Unknown(format!("{call}: more than {most} pages")))
+    Ok(None)
 }
 
 #[cfg(test)]
