@@ -22,6 +22,8 @@ mod aws {
     mod loops;
     /// Who calls, how often, and what is signed.
     mod manners;
+    /// What a machine costs.
+    mod prices;
     /// AWS's own addresses, as a proxy plays them.
     mod proxy;
     /// Machines that go, and those that must not.
