@@ -18,7 +18,7 @@ fn at(seconds: i64) -> Option<prost_types::Timestamp> {
 
 /// What a node of the group costs in two hours.
 async fn of_a_node(stage: &mut Stage) -> f64 {
-    let labels = stage.template().await.metadata.unwrap().labels;
+    let labels = stage.template().await.metadata.unwrap().labels.into_iter().collect();
     let node = ExternalGrpcNode { name: "n".to_owned(), labels, ..Default::default() };
     let (start_timestamp, end_timestamp) = (at(0), at(7200));
     let request = PricingNodePriceRequest { node: Some(node), start_timestamp, end_timestamp, ..Default::default() };
@@ -32,12 +32,8 @@ async fn of_a_pod(stage: &mut Stage) -> f64 {
     let containers = vec![Container { resources, ..Default::default() }];
     let pod = Pod { spec: Some(PodSpec { containers, ..Default::default() }), ..Default::default() };
     let (start_timestamp, end_timestamp) = (at(0), at(7200));
-    let request = PricingPodPriceRequest {
-        pod_bytes: pod.encode_to_vec().into(),
-        start_timestamp,
-        end_timestamp,
-        ..Default::default()
-    };
+    let request =
+        PricingPodPriceRequest { pod_bytes: pod.encode_to_vec(), start_timestamp, end_timestamp, ..Default::default() };
     stage.client.pricing_pod_price(request).await.unwrap().into_inner().price
 }
 
@@ -60,7 +56,7 @@ async fn the_operators_prices_stand_over_all_others_and_are_taken_over_while_it_
     assert!(near(of_a_node(&mut stage).await, 1.4), "the table has $1.006 an hour");
     assert!(near(of_a_pod(&mut stage).await, 1.4), "one GPU is what this machine is bought for");
     let groups = String::from_utf8(stage.run(&["groups"]).stdout).unwrap();
-    assert!(groups.contains("$0.7 ") && groups.contains("your own price"), "{groups}");
+    assert!(groups.contains("$0.70 ") && groups.contains("your own price"), "{groups}");
     write(&file, "0.35");
     stage.until("a changed file is taken over", async |stage| near(of_a_node(stage).await, 0.7)).await;
     assert!(near(of_a_pod(&mut stage).await, 0.7));
