@@ -231,6 +231,23 @@ fn sm_active_occupancy_tensor_and_dram_by_gpm_without_privileges() {
 }
 
 #[test]
+fn samples_of_gpm_keep_their_distance_when_a_pass_is_held_up() {
+    let mut profile = busy(ModelName::H100, 80.0);
+    let mut node = alone(&profile);
+    let ticks = |page: &Page| page.value("windlass_agent_ticks_total", &[]).unwrap();
+    // A pass that ends slowly is followed by one that does not: less than 100 ms lie between their samples.
+    for slow_ms in [150.0, 0.0, 150.0, 0.0] {
+        profile.faults =
+            vec![Fault { calls: vec!["nvmlDeviceGetTemperature".to_owned()], slow_ms, ..Fault::default() }];
+        node.gpus.set(&profile).unwrap();
+        let before = ticks(&node.until("a page", |_| true));
+        node.until("some ticks", |page| ticks(page) >= before + 4.0);
+    }
+    let page = node.until("it is measured", |page| reads(page, "gpu_device_sm_active_ratio", 0.8));
+    assert_eq!(page.select("windlass_agent_nvml_errors_total", &[("call", "gpm_metrics")]).len(), 0);
+}
+
+#[test]
 fn nvlink_and_pcie_throughput_without_the_20_ms_block() {
     let mut profile = busy(ModelName::H100, 80.0);
     // The call that blocks would show as a GPU that hangs.

@@ -97,6 +97,11 @@ impl<'a> Calls<'a> {
         self.refused.contains(name)
     }
 
+    /// This very moment. Only differences count.
+    pub(super) fn moment(&self) -> Duration {
+        (self.clock)()
+    }
+
     /// Makes a call unless the device refuses it or is gone.
     pub(super) fn make<T>(&mut self, name: &'static str, call: impl FnOnce() -> Result<T, NvmlError>) -> Outcome<T> {
         if self.lost || self.session.is_some() || self.refuses(name) {

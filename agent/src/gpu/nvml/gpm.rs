@@ -28,6 +28,7 @@ pub(super) struct Gpms {
 struct Meter {
     before: Option<GpmSample>,
     spare: Option<GpmSample>,
+    /// When `before` had been filled.
     at: Duration,
     last: Option<Gpm>,
 }
@@ -72,7 +73,8 @@ impl Gpms {
 
 impl Meter {
     fn read(&mut self, gpu: &Handle, instance: Option<u32>, calls: &mut Calls<'_>) -> Option<Gpm> {
-        if self.before.is_some() && calls.now.saturating_sub(self.at) < CLOSEST {
+        // By the moment itself: a pass that was held up takes its samples long after it began.
+        if self.before.is_some() && calls.moment().saturating_sub(self.at) < CLOSEST {
             return self.last;
         }
         self.last = None;
@@ -86,11 +88,12 @@ impl Meter {
             self.spare = Some(fresh);
             return None;
         }
+        let at = calls.moment();
         if let Some(before) = &self.before {
             self.last = calls.ask("gpm_metrics", || fresh.since(before, &METRICS)).map(|values| gpm(&values));
         }
         self.spare = self.before.replace(fresh);
-        self.at = calls.now;
+        self.at = at;
         self.last
     }
 }
