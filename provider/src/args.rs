@@ -142,8 +142,9 @@ fn fail(error: &anyhow::Error) -> ExitCode {
 
 /// Runs until a signal; the first drains, the second aborts.
 async fn work(config: Config) -> anyhow::Result<()> {
-    let running = crate::start(config).await?;
+    // Before it listens: whoever reads that it does may end it.
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let running = crate::start(config).await?;
     let mut told = async || {
         tokio::select! {
             _ = terminate.recv() => "SIGTERM",
