@@ -1,13 +1,13 @@
 //! The HTTP side: `/metrics`, `/usage`, `/healthz`, `/readyz` and a landing page, all answered from what the sampler published last.
 //! A scrape copies bytes; it never makes a tick.
 
+pub mod accept;
+pub mod users;
 pub mod web;
 
-mod accept;
 mod landing;
 mod pages;
 mod tls;
-mod users;
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -108,7 +108,10 @@ fn settings(file: &Path, matches: &ArgMatches) -> Result<Vec<String>, String> {
 }
 
 /// The flags of a settings file, each with its id. A key is a flag's name without the dashes.
-fn flags(text: &str) -> Result<Vec<(String, String)>, String> {
+///
+/// # Errors
+/// Says which key is wrong and why, in one line.
+pub fn flags(text: &str) -> Result<Vec<(String, String)>, String> {
     if super::file::blank(text) {
         return Ok(Vec::new());
     }

@@ -4,7 +4,8 @@
 use crate::exposition::forms::Format;
 
 /// The format for an `Accept` header. OpenMetrics has to be asked for by name: a wildcard gets the text.
-pub(super) fn format(accepts: &str) -> Format {
+#[must_use]
+pub fn format(accepts: &str) -> Format {
     let (mut text, mut open) = (0.0_f32, 0.0_f32);
     for (range, weight, version) in ranges(accepts) {
         let known = matches!(version, None | Some("1.0.0" | "0.0.1"));
@@ -18,7 +19,8 @@ pub(super) fn format(accepts: &str) -> Format {
 }
 
 /// `gzip` named and not refused with `q=0`.
-pub(super) fn gzip(accepts: &str) -> bool {
+#[must_use]
+pub fn gzip(accepts: &str) -> bool {
     ranges(accepts).any(|(coding, weight, _)| coding.eq_ignore_ascii_case("gzip") && weight > 0.0)
 }
 

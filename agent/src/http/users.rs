@@ -73,7 +73,8 @@ impl Users {
 }
 
 /// User and password out of `Basic …`.
-fn credentials(header: &str) -> Option<(String, String)> {
+#[must_use]
+pub fn credentials(header: &str) -> Option<(String, String)> {
     let (scheme, encoded) = header.trim().split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") {
         return None;

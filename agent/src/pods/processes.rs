@@ -27,7 +27,7 @@ const ENTRIES_MAX: usize = 16_384;
 const USUAL: usize = 1024;
 
 /// A pod by namespace and name.
-type PodName = (Arc<str>, Arc<str>);
+pub type PodName = (Arc<str>, Arc<str>);
 
 /// What is remembered about processes and containers.
 #[derive(Debug)]
@@ -173,7 +173,8 @@ fn only<'a>(mut owners: impl Iterator<Item = &'a Arc<Owner>>) -> Option<Arc<Owne
 }
 
 /// `<pod>_<namespace>_<container>-<id>.log`: none of the names can hold an underscore, and the id is 64 hex digits.
-fn container_log(name: &str) -> Option<(Box<str>, Arc<Owner>)> {
+#[must_use]
+pub fn container_log(name: &str) -> Option<(Box<str>, Arc<Owner>)> {
     let (names, id) = name.strip_suffix(".log")?.rsplit_once('-')?;
     let mut parts = names.split('_');
     let (pod, namespace, container) = (parts.next()?, parts.next()?, parts.next()?);
@@ -184,7 +185,8 @@ fn container_log(name: &str) -> Option<(Box<str>, Arc<Owner>)> {
 }
 
 /// `<namespace>_<pod>_<uid>`.
-fn pod_log(name: &str) -> Option<(Box<str>, PodName)> {
+#[must_use]
+pub fn pod_log(name: &str) -> Option<(Box<str>, PodName)> {
     let mut parts = name.split('_');
     let (namespace, pod, uid) = (parts.next()?, parts.next()?, parts.next()?);
     parts.next().is_none().then(|| (uid.into(), (namespace.into(), pod.into())))

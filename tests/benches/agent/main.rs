@@ -1,6 +1,6 @@
 //! What the agent costs on a node, beside its peers on the same library and at the same interval: memory, CPU, scrape time, NVML calls; how soon pods
 //! come and go; how large the binary is. `cargo bench -p windlass-tests --bench agent` (`-- --seconds N`, `--alone` without peers, `--dist` for the sizes
-//! of the shipped binary).
+//! of the shipped binary, `--soak MINUTES` for what it holds after hours of a hard life, with `--agent PATH` of one that is built).
 
 #![expect(clippy::print_stdout, reason = "a bench prints its table")]
 
@@ -10,6 +10,8 @@ mod all_smi;
 mod programs;
 /// Readings of `/proc`.
 mod readings;
+/// What becomes of it in hours.
+mod soak;
 /// What is wanted, and whether it was reached.
 mod targets;
 /// Times from a kubelet's change to the page's.
@@ -36,6 +38,9 @@ fn main() -> anyhow::Result<()> {
     let seconds = seconds(&arguments)?;
     if arguments.iter().any(|argument| argument == "--dist") {
         return programs::sizes();
+    }
+    if let Some(minutes) = given(&arguments, "--soak") {
+        return soak::soak(minutes.parse().context("--soak MINUTES")?, given(&arguments, "--agent"));
     }
     let alone = arguments.iter().any(|argument| argument == "--alone");
     for size in [Size::Shared, Size::Partitioned] {
@@ -68,8 +73,12 @@ fn node(size: Size, seconds: u64, alone: bool) -> anyhow::Result<()> {
 }
 
 fn seconds(arguments: &[String]) -> anyhow::Result<u64> {
-    let given = arguments.iter().position(|argument| argument == "--seconds").and_then(|at| arguments.get(at + 1));
-    given.map_or(Ok(60), |text| text.parse().context("--seconds N"))
+    given(arguments, "--seconds").map_or(Ok(60), |text| text.parse().context("--seconds N"))
+}
+
+/// The word after a flag.
+fn given<'a>(arguments: &'a [String], flag: &str) -> Option<&'a String> {
+    arguments.iter().position(|argument| argument == flag).and_then(|at| arguments.get(at + 1))
 }
 
 /// What one program took.

@@ -40,7 +40,7 @@ impl World {
 }
 
 /// Builds the agent as it is shipped and says where it is.
-fn agent_binary(profile: &str, features: &[&str]) -> anyhow::Result<PathBuf> {
+pub(crate) fn agent_binary(profile: &str, features: &[&str]) -> anyhow::Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").context("CARGO is not set: run this with `cargo bench`")?;
     run(Command::new(cargo).args(["build", "--quiet", "--profile", profile, "-p", "windlass-agent"]).args(features))?;
     Ok(target()?.join(profile).join("windlass-agent"))
