@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use windlass_agent::config::Config;
 
+pub use self::cost::Cost;
 use self::load::{Load, Pod};
 use self::readings::Facts;
 use crate::kubelet::{Kubelet, pod};
@@ -16,6 +17,8 @@ use crate::proc::Host;
 use crate::python;
 use crate::scrape::{Page, Scraper};
 
+/// The agent's time inside NVML beside bare calls.
+mod cost;
 /// What keeps the GPU busy.
 mod load;
 /// What becomes of the readings: tables, a model, a profile.
@@ -41,6 +44,9 @@ pub struct Args {
     /// How long each part is looked at, in seconds
     #[arg(long, default_value_t = 10)]
     pub seconds: u64,
+    /// How many readings the cost of calls is taken from, one a second
+    #[arg(long, default_value_t = 30)]
+    pub readings: u64,
     /// A Python with nvidia-ml-py, and PyTorch for the load; by default python3 if it has them, else one from PyPI without PyTorch
     #[arg(long, value_name = "PATH")]
     pub python: Option<PathBuf>,
@@ -59,8 +65,10 @@ pub struct Outcome {
     pub compared: usize,
     /// Those in which somebody says otherwise.
     pub differ: usize,
-    /// NVML time of the agent, in parts of the same calls made bare.
-    pub cost: Option<f64>,
+    /// The agent's time inside NVML beside that of the same calls made bare.
+    pub cost: Cost,
+    /// Parts of the story that came to nothing, with the reason.
+    pub failed: Vec<String>,
     /// What was written.
     pub written: Vec<PathBuf>,
 }
@@ -82,75 +90,100 @@ struct Watched<'a> {
     stage: &'a Stage,
 }
 
-/// Tells the whole story on standard output.
+/// Tells the whole story on standard output. A part that fails is told, and the others are told all the same.
 ///
 /// # Errors
 /// When there is no GPU, or no Python with `nvidia-ml-py`.
 #[expect(clippy::print_stdout, reason = "a program that prints its findings")]
 pub fn run(args: &Args) -> anyhow::Result<Outcome> {
-    let python = args.python.clone().or_else(load::own_python).map_or_else(python::interpreter, Ok)?;
-    let mut load = Load::new(args.fake, &python)?;
-    let host = Host::new()?;
-    let kubelet = Kubelet::start(host.root())?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let library = load.library().unwrap_or_else(|| args.nvml_library.clone());
-    let mut stage = Stage { runtime, kubelet, host, library, python, seconds: Duration::from_secs(args.seconds) };
-    let mut outcome = Outcome::default();
-    let idle = Facts::read(&stage.python, &stage.library)?;
-    println!("{}, driver {}: {}", idle.name, idle.driver, load.describe());
-    let mut busy = None;
-    let mut measured = Vec::new();
-    for works in 0..=load.most() {
-        load.set(works, &stage.host)?;
-        stage.library = load.library().unwrap_or_else(|| args.nvml_library.clone());
-        println!("\n{works} of {} processes at work", load.most());
-        let (page, opinion) = stage.phase(load.pods())?;
+    let mut story = Story::begin(args)?;
+    for works in 0..=story.load.most() {
+        story.part("shares", |story| story.shares(works));
+    }
+    story.part("the cost of calls", Story::cost);
+    if story.load.most() > 0 {
+        story.part("a process that stops", Story::stops);
+    }
+    println!("\n{}", readings::questions(&story.idle, story.load.pods()));
+    story.part("a profile", Story::write);
+    let Outcome { compared, differ, failed, written, .. } = &story.outcome;
+    println!("\n{} of {compared} readings agree", compared - differ);
+    written.iter().for_each(|path| println!("written: {}", path.display()));
+    failed.iter().for_each(|part| println!("failed: {part}"));
+    Ok(story.outcome)
+}
+
+/// What is told, part by part.
+struct Story<'a> {
+    args: &'a Args,
+    stage: Stage,
+    load: Load,
+    idle: Facts,
+    /// The GPU under the most load.
+    busy: Option<Facts>,
+    /// Each process then: pid, percent, bytes.
+    measured: Vec<(u32, f64, f64)>,
+    outcome: Outcome,
+}
+
+#[expect(clippy::print_stdout, reason = "a program that prints its findings")]
+impl<'a> Story<'a> {
+    fn begin(args: &'a Args) -> anyhow::Result<Self> {
+        let python = args.python.clone().or_else(load::own_python).map_or_else(python::interpreter, Ok)?;
+        let load = Load::new(args.fake, &python)?;
+        let host = Host::new()?;
+        let kubelet = Kubelet::start(host.root())?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let library = load.library().unwrap_or_else(|| args.nvml_library.clone());
+        let stage = Stage { runtime, kubelet, host, library, python, seconds: Duration::from_secs(args.seconds) };
+        let idle = Facts::read(&stage.python, &stage.library)?;
+        println!("{}, driver {}: {}", idle.name, idle.driver, load.describe());
+        Ok(Self { args, stage, load, idle, busy: None, measured: Vec::new(), outcome: Outcome::default() })
+    }
+
+    fn part(&mut self, what: &str, tell: impl FnOnce(&mut Self) -> anyhow::Result<()>) {
+        if let Err(error) = tell(self) {
+            println!("  {what}: {error:#}");
+            self.outcome.failed.push(format!("{what}: {error:#}"));
+        }
+    }
+
+    /// So many processes at work: each series beside what others say of it, and whose it is.
+    fn shares(&mut self, works: usize) -> anyhow::Result<()> {
+        self.load.set(works, &self.stage.host)?;
+        self.stage.library = self.load.library().unwrap_or_else(|| self.args.nvml_library.clone());
+        println!("\n{works} of {} processes at work", self.load.most());
+        let (page, opinion) = self.stage.phase(self.load.pods())?;
         let rows = opinion.compare(&page);
-        let smi = readings::nvidia_smi(&args.nvidia_smi, &page);
+        let smi = readings::nvidia_smi(&self.args.nvidia_smi, &page);
         println!("{}", readings::differences(&rows, smi.as_deref()));
         let all = rows.iter().filter(|row| row.ours.is_some() || row.theirs.is_some()).chain(smi.iter().flatten());
         let (right, wrong): (Vec<&Row>, Vec<&Row>) = all.partition(|row| row.agrees);
-        outcome.compared += right.len() + wrong.len();
-        outcome.differ += wrong.len();
-        println!("{}", readings::shares(&page, load.pods(), &opinion));
-        busy = Some(Facts::read(&stage.python, &stage.library)?);
-        measured = readings::measured(&page, load.pods());
+        self.outcome.compared += right.len() + wrong.len();
+        self.outcome.differ += wrong.len();
+        println!("{}", readings::shares(&page, self.load.pods(), &opinion));
+        self.busy = Some(Facts::read(&self.stage.python, &self.stage.library)?);
+        self.measured = readings::measured(&page, self.load.pods());
+        Ok(())
     }
-    outcome.cost = cost(&stage, load.pods())?;
-    if load.most() > 0 {
-        println!("\n{}", stopped(&stage, &mut load)?);
-    }
-    let busy = busy.context("no part was looked at")?;
-    println!("\n{}", readings::questions(&idle, load.pods()));
-    outcome.written = readings::write(&args.out, &idle, &busy, &measured)?;
-    println!("\n{} of {} readings agree", outcome.compared - outcome.differ, outcome.compared);
-    for path in &outcome.written {
-        println!("written: {}", path.display());
-    }
-    Ok(outcome)
-}
 
-/// The agent's time inside NVML, beside that of the same calls made bare, one reading a second each.
-#[expect(clippy::print_stdout, reason = "a program that prints its findings")]
-fn cost(stage: &Stage, pods: &[Pod]) -> anyhow::Result<Option<f64>> {
-    let (before, after) = {
-        let mut watched = stage.watch(pods)?;
-        // The first of each call is dearer: it opens what later ones find open.
-        let before = watched.until("a second reading", |page| page.value(TICKS, &[]) >= Some(2.0))?;
-        std::thread::sleep(stage.seconds);
-        (before, watched.page()?)
-    };
-    let mut raw = fake_nvml::raw::Raw::open(&stage.library).context("no bare NVML")?;
-    raw.read(&mut fake_nvml::raw::Times::new());
-    let mut times = fake_nvml::raw::Times::new();
-    let end = now() + stage.seconds;
-    while now() < end {
-        std::thread::sleep(Duration::from_secs(1));
-        raw.read(&mut times);
+    fn cost(&mut self) -> anyhow::Result<()> {
+        self.outcome.cost = cost::measure(&self.stage, self.load.pods(), self.args.readings)?;
+        println!("\n{}", self.outcome.cost.table());
+        Ok(())
     }
-    let (table, cost) = readings::latencies((&before, &after), &times);
-    println!("\n{table}");
-    Ok(cost)
+
+    fn stops(&mut self) -> anyhow::Result<()> {
+        println!("\n{}", stopped(&self.stage, &mut self.load)?);
+        Ok(())
+    }
+
+    fn write(&mut self) -> anyhow::Result<()> {
+        let busy = self.busy.as_ref().unwrap_or(&self.idle);
+        let costs = self.outcome.cost.costs();
+        self.outcome.written = readings::write(&self.args.out, (&self.idle, busy), &self.measured, costs)?;
+        Ok(())
+    }
 }
 
 /// What is seen of a process that stops, and how soon it is not.

@@ -11,7 +11,7 @@ pub use fake_nvml::fault::{Answer, AnswerName, Fault};
 use fake_nvml::machine::Machine;
 pub use fake_nvml::machine::{gpu_uuid, mig_uuid};
 pub use fake_nvml::model::ModelName;
-pub use fake_nvml::profile::{EccErrors, Gpu, Health, Kind, Mig, NvlinkCounters, Process, Profile};
+pub use fake_nvml::profile::{Costs, EccErrors, Gpu, Health, Kind, Mig, NvlinkCounters, Process, Profile, h200_costs};
 use fake_nvml::timeline::Timeline;
 use tempfile::TempDir;
 

@@ -28,6 +28,7 @@
 //!   - {gpu: 0, answer: gpu_is_lost, after_calls: 200}
 //!   - {calls: [nvmlDeviceGetFieldValues], slow_ms: 30}
 //!   - {calls: [nvmlDeviceGetCount_v2], hangs: true, until_s: 20}
+//! costs_us: {nvmlDeviceGetMemoryInfo_v2: 11.6}
 //! ```
 //!
 //! # What is true

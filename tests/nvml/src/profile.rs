@@ -40,6 +40,18 @@ pub struct Profile {
     /// What goes wrong.
     #[serde(default)]
     pub faults: Vec<Fault>,
+    /// How long calls take, in microseconds, by NVML function. The calling thread is busy for as long, as with a driver's; what the fake itself
+    /// needs is part of it. Calls that are not named take what the fake needs.
+    #[serde(default)]
+    pub costs_us: Costs,
+}
+
+/// Microseconds by NVML function.
+pub type Costs = BTreeMap<String, f64>;
+
+/// What calls may cost on an H200, in part assumed: the file says what is known.
+pub fn h200_costs() -> Result<Costs, String> {
+    serde_saphyr::from_str(include_str!("../profiles/H200-costs.yaml")).map_err(|error| error.to_string())
 }
 
 /// One GPU.
@@ -238,6 +250,7 @@ impl Profile {
             sampler_clock_s: 0.0,
             confidential: None,
             faults: Vec::new(),
+            costs_us: Costs::new(),
         }
     }
 

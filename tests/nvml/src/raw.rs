@@ -1,151 +1,274 @@
 //! Bare calls to any NVML library, timed: what reading costs when nobody stands between. The names are those by which the agent counts its calls.
+//! Everything that a call fills lies ready before it, and what it answered is looked at after its time was taken.
 
-use std::collections::BTreeMap;
-use std::ffi::c_uint;
+use std::ffi::{c_char, c_uint};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nvml_wrapper_sys::bindings::{
-    NVML_GPM_METRICS_GET_VERSION, NvmlLib, nvmlDevice_t, nvmlFieldValue_t, nvmlGpmMetricsGet_t, nvmlGpmSample_t,
-    nvmlMemory_v2_t, nvmlProcessInfo_t, nvmlProcessUtilizationSample_t, nvmlReturn_t, nvmlSample_t, nvmlUtilization_t,
+    NVML_GPM_METRICS_GET_VERSION, NvmlLib, nvmlConfComputeSystemState_t, nvmlDevice_t, nvmlFieldValue_t,
+    nvmlGpmMetricsGet_t, nvmlGpmSample_t, nvmlGpuFabricInfo_t, nvmlGridLicensableFeatures_t, nvmlMemory_v2_t,
+    nvmlProcessInfo_t, nvmlProcessUtilizationSample_t, nvmlReturn_t, nvmlSample_t, nvmlUtilization_t,
 };
 
 /// Room in each list.
 const ITEMS: usize = 128;
-/// The fields that the agent asks at each reading, in the numbering before driver 580.82.
-const FIELDS: [u32; 18] = [82, 185, 186, 197, 198, 138, 139, 74, 75, 76, 77, 78, 79, 80, 81, 251, 252, 253];
+/// The fields that the agent asks at each reading, and once in a while; in the numbering before driver 580.82.
+const MOVING: [u32; 18] = [82, 185, 186, 197, 198, 138, 139, 74, 75, 76, 77, 78, 79, 80, 81, 251, 252, 253];
+const LASTING: [u32; 13] = [3, 4, 5, 6, 29, 30, 31, 94, 142, 143, 144, 145, 230];
+/// Fields about NVLink: sent and received, asked over all links or of each.
+const NVLINK: [u32; 2] = [138, 139];
+const LINKS: u32 = 18;
 /// GPM's metrics, as the agent asks them.
 const METRICS: [u32; 12] = [1, 2, 3, 5, 10, 11, 12, 13, 20, 21, 61, 60];
+/// What a device does not answer, now or ever: `NVML_ERROR_INVALID_ARGUMENT`, `_NOT_SUPPORTED`, `_NO_PERMISSION`, `_FUNCTION_NOT_FOUND`.
+const UNSUPPORTED: [nvmlReturn_t; 4] = [2, 3, 4, 13];
+/// `NVML_ERROR_NOT_FOUND`: there is nothing new, which is an answer.
+const NOTHING: nvmlReturn_t = 6;
 
-/// A library, and the first GPU of it.
+/// A library, the first GPU of it, and room for what it answers.
 pub struct Raw {
     lib: NvmlLib,
     device: nvmlDevice_t,
-    gpm: Option<[nvmlGpmSample_t; 2]>,
-    /// The newest sample that was read, by kind.
+    memory: nvmlMemory_v2_t,
+    rates: nvmlUtilization_t,
+    numbers: [c_uint; 2],
+    wide: u64,
+    count: c_uint,
+    samples: Vec<nvmlSample_t>,
+    infos: Vec<nvmlProcessInfo_t>,
+    processes: Vec<nvmlProcessUtilizationSample_t>,
+    moving: Vec<nvmlFieldValue_t>,
+    lasting: Vec<nvmlFieldValue_t>,
+    links: Vec<nvmlFieldValue_t>,
+    fabric: nvmlGpuFabricInfo_t,
+    confidential: nvmlConfComputeSystemState_t,
+    features: Box<nvmlGridLicensableFeatures_t>,
+    gpm: [nvmlGpmSample_t; 2],
+    request: Box<nvmlGpmMetricsGet_t>,
+    /// The newest sample that was read: of processes, of the GPU, of its memory.
     seen: [u64; 3],
 }
 
-/// How long each call took, by the agent's name of it.
-pub type Times = BTreeMap<&'static str, Vec<Duration>>;
+/// One kind of call: the agent's word for it, NVML's function, and how it is made.
+struct Call {
+    name: &'static str,
+    function: &'static str,
+    make: fn(&mut Raw) -> Option<nvmlReturn_t>,
+}
+
+/// `"the agent's word": function(raw; arguments…);`
+macro_rules! calls {
+    ($($name:literal: $function:ident($raw:ident; $($argument:expr),*);)*) => {
+        const CALLS: &[Call] = &[$(Call {
+            name: $name,
+            function: stringify!($function),
+            make: |$raw| {
+                let function = call(&$raw.lib.$function)?;
+                // SAFETY: called as nvml.h declares it; lists lend as many places as they say, and everything lives across the call.
+                Some(unsafe { function($($argument),*) })
+            },
+        }),*];
+    };
+}
+
+calls! {
+    "memory_info": nvmlDeviceGetMemoryInfo_v2(it; it.device, &raw mut it.memory);
+    "mig_mode": nvmlDeviceGetMigMode(it; it.device, it.number(0), it.number(1));
+    "utilization_samples": nvmlDeviceGetSamples(it; it.device, 1, it.seen[1], it.number(0), it.lend(), it.samples.as_mut_ptr());
+    "memory_samples": nvmlDeviceGetSamples(it; it.device, 2, it.seen[2], it.number(0), it.lend(), it.samples.as_mut_ptr());
+    "utilization_rates": nvmlDeviceGetUtilizationRates(it; it.device, &raw mut it.rates);
+    "encoder_utilization": nvmlDeviceGetEncoderUtilization(it; it.device, it.number(0), it.number(1));
+    "decoder_utilization": nvmlDeviceGetDecoderUtilization(it; it.device, it.number(0), it.number(1));
+    "field_values": nvmlDeviceGetFieldValues(it; it.device, it.moving.len() as i32, it.moving.as_mut_ptr());
+    "clocks_event_reasons": nvmlDeviceGetCurrentClocksThrottleReasons(it; it.device, &raw mut it.wide);
+    "power_usage": nvmlDeviceGetPowerUsage(it; it.device, it.number(0));
+    "enforced_power_limit": nvmlDeviceGetEnforcedPowerLimit(it; it.device, it.number(0));
+    "total_energy_consumption": nvmlDeviceGetTotalEnergyConsumption(it; it.device, &raw mut it.wide);
+    "temperature": nvmlDeviceGetTemperature(it; it.device, 0, it.number(0));
+    "sm_clock": nvmlDeviceGetClockInfo(it; it.device, 1, it.number(0));
+    "memory_clock": nvmlDeviceGetClockInfo(it; it.device, 2, it.number(0));
+    "video_clock": nvmlDeviceGetClockInfo(it; it.device, 3, it.number(0));
+    "virtualization_mode": nvmlDeviceGetVirtualizationMode(it; it.device, it.number(0));
+    "conf_compute_state": nvmlSystemGetConfComputeState(it; &raw mut it.confidential);
+    "grid_licensable_features": nvmlDeviceGetGridLicensableFeatures_v4(it; it.device, &raw mut *it.features);
+    "compute_processes": nvmlDeviceGetComputeRunningProcesses_v3(it; it.device, it.lend(), it.infos.as_mut_ptr());
+    "mps_processes": nvmlDeviceGetMPSComputeRunningProcesses_v3(it; it.device, it.lend(), it.infos.as_mut_ptr());
+    "graphics_processes": nvmlDeviceGetGraphicsRunningProcesses_v3(it; it.device, it.lend(), it.infos.as_mut_ptr());
+    "process_utilization": nvmlDeviceGetProcessUtilization(it; it.device, it.processes.as_mut_ptr(), it.lend(), it.seen[0]);
+    "gpm_sample": nvmlGpmSampleGet(it; it.device, it.gpm[1]);
+    "gpm_metrics": nvmlGpmMetricsGet(it; &raw mut *it.request);
+    "lasting_field_values": nvmlDeviceGetFieldValues(it; it.device, it.lasting.len() as i32, it.lasting.as_mut_ptr());
+    "nvlink_field_values": nvmlDeviceGetFieldValues(it; it.device, it.links.len() as i32, it.links.as_mut_ptr());
+    "gpu_fabric_info": nvmlDeviceGetGpuFabricInfo(it; it.device, &raw mut it.fabric);
+}
+
+/// NVML's function behind the agent's word for a call.
+#[must_use]
+pub fn function(name: &str) -> Option<&'static str> {
+    CALLS.iter().find(|call| call.name == name).map(|call| call.function)
+}
+
+/// Where a call comes in the agent's order; what is not known comes last.
+#[must_use]
+pub fn place(name: &str) -> usize {
+    CALLS.iter().position(|call| call.name == name).unwrap_or(CALLS.len())
+}
 
 /// A function that the library has.
 fn call<T: Copy, E>(loaded: &Result<T, E>) -> Option<T> {
     loaded.as_ref().ok().copied()
 }
 
+/// NVML's structs are numbers and pointers.
+fn blank<T>() -> T {
+    // SAFETY: used here for such structs only, of which zero is a value.
+    unsafe { std::mem::zeroed() }
+}
+
+fn places<T: Copy>() -> Vec<T> {
+    vec![blank(); ITEMS]
+}
+
+fn question((field, scope): (u32, u32)) -> nvmlFieldValue_t {
+    nvmlFieldValue_t { fieldId: field, scopeId: scope, ..blank() }
+}
+
 impl Raw {
-    /// Opens a library; nothing when it has no GPU, or refuses.
+    /// Opens a library and makes each call once, since the first is dearer; nothing when it has no GPU, or refuses.
     #[must_use]
     pub fn open(library: &Path) -> Option<Self> {
-        // SAFETY: an NVML library, by the caller's word; every function is called as nvml.h declares it.
+        // SAFETY: an NVML library, by the caller's word.
+        let lib = unsafe { NvmlLib::new(library) }.ok()?;
+        let (mut device, mut version) = (std::ptr::null_mut(), [0; 80]);
+        // SAFETY: every function is called as nvml.h declares it, with room for what it answers.
         unsafe {
-            let lib = NvmlLib::new(library).ok()?;
             (call(&lib.nvmlInit_v2)?() == 0).then_some(())?;
-            let mut device = std::ptr::null_mut();
             (call(&lib.nvmlDeviceGetHandleByIndex_v2)?(0, &raw mut device) == 0).then_some(())?;
-            let sample = || {
-                let mut sample = std::ptr::null_mut();
-                (call(&lib.nvmlGpmSampleAlloc)?(&raw mut sample) == 0).then_some(sample)
-            };
-            let gpm = sample().zip(sample()).map(|(one, other)| [one, other]);
-            Some(Self { lib, device, gpm, seen: [0; 3] })
+            (call(&lib.nvmlSystemGetDriverVersion)?(version.as_mut_ptr(), version.len() as c_uint) == 0)
+                .then_some(())?;
+        }
+        let moved = renumbers(&version);
+        let number = |id: u32| if moved && (251..=255).contains(&id) { id + 18 } else { id };
+        let scope = |id: u32| if NVLINK.contains(&id) { u32::MAX } else { 0 };
+        let mut raw = Self {
+            lib,
+            device,
+            memory: nvmlMemory_v2_t { version: size_of::<nvmlMemory_v2_t>() as u32 | 2 << 24, ..blank() },
+            rates: blank(),
+            numbers: [0; 2],
+            wide: 0,
+            count: 0,
+            samples: places(),
+            infos: places(),
+            processes: places(),
+            moving: MOVING.iter().map(|&id| question((number(id), scope(id)))).collect(),
+            lasting: LASTING.iter().map(|&id| question((id, 0))).collect(),
+            links: (0..LINKS).flat_map(|link| NVLINK.map(|id| question((id, link)))).collect(),
+            fabric: blank(),
+            confidential: blank(),
+            features: Box::new(blank()),
+            gpm: [std::ptr::null_mut(); 2],
+            request: Box::new(blank()),
+            seen: [0; 3],
+        };
+        raw.allocate();
+        for call in CALLS {
+            raw.make(call.name);
+        }
+        Some(raw)
+    }
+
+    /// GPM's samples; where there is no GPM they stay null, and its calls are refused.
+    fn allocate(&mut self) {
+        if let Some(allocate) = call(&self.lib.nvmlGpmSampleAlloc) {
+            for sample in &mut self.gpm {
+                // SAFETY: `sample` lives across the call.
+                let _refused = unsafe { allocate(&raw mut *sample) };
+            }
+        }
+        self.request.version = NVML_GPM_METRICS_GET_VERSION;
+        self.request.numMetrics = METRICS.len() as u32;
+        for (place, id) in self.request.metrics.iter_mut().zip(METRICS) {
+            place.metricId = id;
         }
     }
 
-    /// Makes each call of one reading once, in the agent's order. What the library refuses takes no time in later readings of the agent, and is left out.
-    #[expect(clippy::too_many_lines, reason = "one line for each call")]
-    pub fn read(&mut self, times: &mut Times) {
-        let (device, lib) = (self.device, &self.lib);
-        let mut timed = |name: &'static str, make: &mut dyn FnMut() -> Option<nvmlReturn_t>| {
-            let start = now();
-            let code = make();
-            let took = start.elapsed();
-            // 6: nothing new, which is an answer.
-            if matches!(code, Some(0 | 6)) {
-                times.entry(name).or_default().push(took);
+    /// Makes a call by the agent's word for it, and says how long it took; nothing where the library refuses it, or the word is not known.
+    pub fn make(&mut self, name: &str) -> Option<Duration> {
+        let call = CALLS.iter().find(|call| call.name == name)?;
+        if name.starts_with("gpm_") && self.gpm.contains(&std::ptr::null_mut()) {
+            return None;
+        }
+        if name == "gpm_sample" {
+            self.gpm.swap(0, 1);
+        }
+        (self.request.sample1, self.request.sample2) = (self.gpm[0], self.gpm[1]);
+        let start = now();
+        let code = (call.make)(self);
+        let took = start.elapsed();
+        let answered = matches!(code, Some(0 | NOTHING));
+        if code == Some(0) {
+            self.note(name);
+        }
+        answered.then_some(took)
+    }
+
+    /// What an answer means for the next question: the newest sample, and the fields that are refused.
+    fn note(&mut self, name: &str) {
+        let count = self.count as usize;
+        let newest = |times: &mut dyn Iterator<Item = u64>| times.take(count).max().unwrap_or(0);
+        let told = |field: &nvmlFieldValue_t| !UNSUPPORTED.contains(&field.nvmlReturn);
+        match name {
+            "utilization_samples" => {
+                self.seen[1] = self.seen[1].max(newest(&mut self.samples.iter().map(|sample| sample.timeStamp)));
             }
-        };
-        // SAFETY: as in `open`; lists lend as many places as they say, and everything lives across its call.
-        unsafe {
-            let mut memory: nvmlMemory_v2_t = std::mem::zeroed();
-            memory.version = size_of::<nvmlMemory_v2_t>() as u32 | 2 << 24;
-            timed("memory_info", &mut || Some(call(&lib.nvmlDeviceGetMemoryInfo_v2)?(device, &raw mut memory)));
-            for (name, kind) in [("utilization_samples", 1), ("memory_samples", 2)] {
-                let mut samples: Vec<nvmlSample_t> = vec![std::mem::zeroed(); ITEMS];
-                let (mut count, mut tag) = (ITEMS as c_uint, 0);
-                let seen = self.seen[kind as usize];
-                timed(name, &mut || {
-                    let ask = call(&lib.nvmlDeviceGetSamples)?;
-                    Some(ask(device, kind, seen, &raw mut tag, &raw mut count, samples.as_mut_ptr()))
-                });
-                let newest = samples.iter().map(|sample| sample.timeStamp).max().unwrap_or(0);
-                self.seen[kind as usize] = seen.max(newest);
+            "memory_samples" => {
+                self.seen[2] = self.seen[2].max(newest(&mut self.samples.iter().map(|sample| sample.timeStamp)));
             }
-            let mut rates: nvmlUtilization_t = std::mem::zeroed();
-            timed("utilization_rates", &mut || Some(call(&lib.nvmlDeviceGetUtilizationRates)?(device, &raw mut rates)));
-            let (mut one, mut two, mut long) = (0_u32, 0_u32, 0_u64);
-            let (first, second, wide) = (&raw mut one, &raw mut two, &raw mut long);
-            timed("encoder_utilization", &mut || {
-                Some(call(&lib.nvmlDeviceGetEncoderUtilization)?(device, first, second))
-            });
-            timed("decoder_utilization", &mut || {
-                Some(call(&lib.nvmlDeviceGetDecoderUtilization)?(device, first, second))
-            });
-            let mut fields: Vec<nvmlFieldValue_t> = vec![std::mem::zeroed(); FIELDS.len()];
-            for (field, id) in fields.iter_mut().zip(FIELDS) {
-                field.fieldId = id;
-                field.scopeId = if matches!(id, 138 | 139) { u32::MAX } else { 0 };
+            "process_utilization" => {
+                self.seen[0] = self.seen[0].max(newest(&mut self.processes.iter().map(|sample| sample.timeStamp)));
             }
-            timed("field_values", &mut || {
-                Some(call(&lib.nvmlDeviceGetFieldValues)?(device, FIELDS.len() as i32, fields.as_mut_ptr()))
-            });
-            timed("clocks_event_reasons", &mut || {
-                Some(call(&lib.nvmlDeviceGetCurrentClocksThrottleReasons)?(device, wide))
-            });
-            timed("power_usage", &mut || Some(call(&lib.nvmlDeviceGetPowerUsage)?(device, first)));
-            timed("enforced_power_limit", &mut || Some(call(&lib.nvmlDeviceGetEnforcedPowerLimit)?(device, first)));
-            timed("total_energy_consumption", &mut || {
-                Some(call(&lib.nvmlDeviceGetTotalEnergyConsumption)?(device, wide))
-            });
-            timed("temperature", &mut || Some(call(&lib.nvmlDeviceGetTemperature)?(device, 0, first)));
-            for (name, clock) in [("sm_clock", 1), ("memory_clock", 2), ("video_clock", 3)] {
-                timed(name, &mut || Some(call(&lib.nvmlDeviceGetClockInfo)?(device, clock, first)));
-            }
-            for (name, list) in [
-                ("compute_processes", &lib.nvmlDeviceGetComputeRunningProcesses_v3),
-                ("mps_processes", &lib.nvmlDeviceGetMPSComputeRunningProcesses_v3),
-                ("graphics_processes", &lib.nvmlDeviceGetGraphicsRunningProcesses_v3),
-            ] {
-                let mut infos: Vec<nvmlProcessInfo_t> = vec![std::mem::zeroed(); ITEMS];
-                let mut count = ITEMS as c_uint;
-                timed(name, &mut || Some(call(list)?(device, &raw mut count, infos.as_mut_ptr())));
-            }
-            let mut samples: Vec<nvmlProcessUtilizationSample_t> = vec![std::mem::zeroed(); ITEMS];
-            let mut count = ITEMS as c_uint;
-            let seen = self.seen[0];
-            timed("process_utilization", &mut || {
-                let ask = call(&lib.nvmlDeviceGetProcessUtilization)?;
-                Some(ask(device, samples.as_mut_ptr(), &raw mut count, seen))
-            });
-            self.seen[0] = samples.iter().map(|sample| sample.timeStamp).max().unwrap_or(0).max(seen);
-            if let Some(gpm) = &mut self.gpm {
-                gpm.swap(0, 1);
-                timed("gpm_sample", &mut || Some(call(&lib.nvmlGpmSampleGet)?(device, gpm[1])));
-                let mut request: nvmlGpmMetricsGet_t = std::mem::zeroed();
-                request.version = NVML_GPM_METRICS_GET_VERSION;
-                (request.sample1, request.sample2) = (gpm[0], gpm[1]);
-                request.numMetrics = METRICS.len() as u32;
-                for (place, id) in request.metrics.iter_mut().zip(METRICS) {
-                    place.metricId = id;
-                }
-                timed("gpm_metrics", &mut || Some(call(&lib.nvmlGpmMetricsGet)?(&raw mut request)));
-            }
+            "field_values" => self.moving.retain(told),
+            "lasting_field_values" => self.lasting.retain(told),
+            _ => {}
         }
     }
+
+    fn number(&mut self, at: usize) -> *mut c_uint {
+        &raw mut self.numbers[at]
+    }
+
+    /// The room in a list, to be told and overwritten.
+    fn lend(&mut self) -> *mut c_uint {
+        self.count = ITEMS as c_uint;
+        &raw mut self.count
+    }
+}
+
+/// Whether a driver has moved the fields from 251 on, as 580.82 did.
+fn renumbers(version: &[c_char]) -> bool {
+    let text: String = version.iter().map(|&byte| byte.cast_unsigned() as char).take_while(|&c| c != '\0').collect();
+    let mut parts = text.split('.').map_while(|part| part.parse::<u32>().ok());
+    (parts.next(), parts.next()) >= (Some(580), Some(82))
 }
 
 #[expect(clippy::disallowed_methods, reason = "what is measured here is time")]
 fn now() -> Instant {
     Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_renumbered_from_driver_580_82_on() {
+        for (version, moved) in
+            [("550.163.01", false), ("580.65.06", false), ("580.82.07", true), ("610.57", true), ("", false)]
+        {
+            let text: Vec<c_char> = version.bytes().chain([0, 7]).map(u8::cast_signed).collect();
+            assert_eq!(renumbers(&text), moved, "{version}");
+        }
+    }
 }

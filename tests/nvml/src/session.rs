@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::answer::{Code, DRIVER_NOT_LOADED, Outcome, UNINITIALIZED, UNKNOWN};
 use crate::fault::Fault;
@@ -54,8 +54,15 @@ fn clock_us() -> u64 {
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// Runs one exported function: counts it, applies the faults that concern it, and answers its code.
+#[expect(clippy::disallowed_methods, reason = "as above; this one does not jump")]
+fn moment() -> Instant {
+    Instant::now()
+}
+
+/// Runs one exported function: counts it, applies the faults that concern it, and answers its code no sooner than the profile lets it.
 pub(crate) fn call(name: &'static str, gpu: Option<u32>, body: impl FnOnce(&mut Session) -> Outcome) -> Code {
+    let start = moment();
+    let mut cost = Duration::ZERO;
     let run = || -> Outcome {
         let mut guard = SESSION.lock().unwrap_or_else(PoisonError::into_inner);
         let starts = name.starts_with("nvmlInit");
@@ -69,6 +76,7 @@ pub(crate) fn call(name: &'static str, gpu: Option<u32>, body: impl FnOnce(&mut 
         if session.users == 0 && !starts {
             return Err(UNINITIALIZED);
         }
+        cost = session.cost(name);
         let (slow, answer) = session.faults(name, gpu);
         let mut guard = hold(guard, name, gpu);
         let session = guard.as_mut().ok_or(UNINITIALIZED)?;
@@ -82,11 +90,15 @@ pub(crate) fn call(name: &'static str, gpu: Option<u32>, body: impl FnOnce(&mut 
             answer.map_or_else(|| body(session), Err)
         }
     };
-    match catch_unwind(AssertUnwindSafe(run)) {
+    let code = match catch_unwind(AssertUnwindSafe(run)) {
         Ok(Ok(())) => 0,
         Ok(Err(code)) => code,
         Err(_) => UNKNOWN,
+    };
+    while start.elapsed() < cost {
+        std::hint::spin_loop();
     }
+    code
 }
 
 /// Keeps a call for as long as a fault says that it hangs. Others go on meanwhile.
@@ -186,6 +198,12 @@ impl Session {
         if let Err(error) = std::fs::write(&path, lines) {
             eprintln!("fake NVML: cannot write call counts to {}: {error}", path.display());
         }
+    }
+
+    /// How long a call takes at least.
+    fn cost(&self, name: &str) -> Duration {
+        let costs = &self.machine.profile.costs_us;
+        costs.get(name).and_then(|cost| Duration::try_from_secs_f64(cost / 1e6).ok()).unwrap_or_default()
     }
 
     /// How long the faults in force hold this call up, and what they answer.

@@ -4,5 +4,7 @@ use clap::Parser as _;
 use windlass_tests::hardware;
 
 fn main() -> anyhow::Result<()> {
-    hardware::run(&hardware::Args::parse()).map(|_| ())
+    let outcome = hardware::run(&hardware::Args::parse())?;
+    anyhow::ensure!(outcome.failed.is_empty(), "some parts came to nothing: {}", outcome.failed.join("; "));
+    Ok(())
 }

@@ -7,18 +7,11 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context as _, ensure};
 
 use super::{SHARES, script};
-use crate::nvml::{Fault, Gpus, ModelName, Process, Profile};
+use crate::nvml::{Gpus, ModelName, Process, Profile};
 use crate::proc::{Cgroup, Container, Host};
 
 /// First process id on the fake.
 const PID: u32 = 4_000_001;
-
-/// Calls of the fake, and the milliseconds that each takes longer: all, and those that are known to be costly.
-const LATENCIES: [(&[&str], f64); 3] = [
-    (&[], 0.2),
-    (&["nvmlDeviceGetSamples", "nvmlDeviceGetProcessUtilization", "nvmlGpmSampleGet"], 0.5),
-    (&["nvmlDeviceGetGraphicsRunningProcesses_v3"], 4.5),
-];
 
 /// A pod with one process.
 #[derive(Debug, Clone)]
@@ -30,14 +23,9 @@ pub(super) struct Pod {
 }
 
 /// The fake H200, whose calls take about as long as a driver's.
-fn h200() -> Profile {
-    let mut profile = Profile::idle(ModelName::H200, 1);
-    profile.faults = LATENCIES.iter().map(|&(calls, slow_ms)| slow(calls, slow_ms)).collect();
-    profile
-}
-
-fn slow(calls: &[&str], slow_ms: f64) -> Fault {
-    Fault { calls: calls.iter().map(|&call| call.to_owned()).collect(), slow_ms, ..Fault::default() }
+fn h200() -> anyhow::Result<Profile> {
+    let costs_us = crate::nvml::h200_costs().map_err(anyhow::Error::msg)?;
+    Ok(Profile { costs_us, ..Profile::idle(ModelName::H200, 1) })
 }
 
 /// Who works.
@@ -68,7 +56,7 @@ fn can(python: &Path, code: &str) -> bool {
 impl Load {
     pub(super) fn new(fake: bool, python: &Path) -> anyhow::Result<Self> {
         let workers = if fake {
-            Workers::Fake(Gpus::new(&h200())?)
+            Workers::Fake(Gpus::new(&h200()?)?)
         } else if can(python, "import torch; torch.zeros(1, device='cuda')") {
             Workers::Torch { python: python.to_owned(), children: Vec::new() }
         } else {
@@ -107,7 +95,7 @@ impl Load {
         match &mut self.workers {
             Workers::Nobody => return Ok(()),
             Workers::Fake(gpus) => {
-                let mut profile = h200();
+                let mut profile = h200()?;
                 let process = |(pid, share): (u32, f64)| Process::new(pid, share, 8_000);
                 profile.gpu(0).processes = (PID..).zip(SHARES).take(count).map(process).collect();
                 // Whoever opens a library anew knows nothing of loads before: only those who are to see the change share one with the past.

@@ -4,16 +4,14 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use fake_nvml::raw::Times;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::load::Pod;
-use super::{TICKS, script};
-use crate::nvml::{Gpu, Process, Profile};
+use super::script;
+use crate::nvml::{Costs, Gpu, Process, Profile};
 use crate::opinion::{Band, Opinion, Row};
 use crate::scrape::Page;
 
@@ -120,46 +118,6 @@ pub(super) fn measured(page: &Page, pods: &[Pod]) -> Vec<(u32, f64, f64)> {
     pods.iter().map(|of| (of.pid, value(of, "gpu_utilization"), value(of, "gpu_memory_used_bytes"))).collect()
 }
 
-/// Every call's time between two pages, the agent's and bare, and how often the agent makes it at a reading; and the agent's time in parts of the same
-/// calls made bare. A call that the agent made twice where once is enough shows as more than one.
-pub(super) fn latencies((before, after): (&Page, &Page), bare: &Times) -> (String, Option<f64>) {
-    let mut text =
-        format!("  {:<28}{:>10}{:>10}{:>10}{:>10}{:>11}", "µs a call", "agent", "bare", "p50", "most", "a reading");
-    let between = |metric: &str, labels: &[(&str, &str)]| {
-        Some(after.value(metric, labels)? - before.value(metric, labels).unwrap_or(0.0))
-    };
-    let ticks = between(TICKS, &[]).unwrap_or(f64::NAN);
-    let (mut ours, mut theirs) = (0.0, 0.0);
-    for (name, times) in bare {
-        let of = |metric: &str| between(metric, &[("call", name)]);
-        let (count, seconds) = (of("windlass_agent_nvml_calls_total"), of("windlass_agent_nvml_call_seconds_total"));
-        let Some((count, seconds)) = count.zip(seconds).filter(|(count, _)| *count > 0.0) else { continue };
-        let mut sorted: Vec<f64> = times.iter().map(Duration::as_secs_f64).collect();
-        sorted.sort_unstable_by(f64::total_cmp);
-        let mean = sorted.iter().sum::<f64>() / sorted.len() as f64;
-        let (median, most) = (sorted.get(sorted.len() / 2), sorted.last());
-        (ours, theirs) = (ours + seconds, theirs + count * mean);
-        let micros = |seconds: f64| seconds * 1e6;
-        let _ = write!(
-            text,
-            "\n  {name:<28}{:>10.1}{:>10.1}{:>10.1}{:>10.1}{:>11.2}",
-            micros(seconds / count),
-            micros(mean),
-            micros(median.copied().unwrap_or_default()),
-            micros(most.copied().unwrap_or_default()),
-            count / ticks,
-        );
-    }
-    let cost = (theirs > 0.0).then(|| ours / theirs);
-    let _ = write!(
-        text,
-        "\n  NVML time a reading: {:.3} ms, {:.2} times the same calls made bare (wanted: at most 1.05)",
-        1e3 * ours / ticks,
-        cost.unwrap_or(f64::NAN)
-    );
-    (text, cost)
-}
-
 /// What only hardware can tell.
 pub(super) fn questions(facts: &Facts, pods: &[Pod]) -> String {
     let of = |name: &str| facts.memory.get(name).copied().unwrap_or(0);
@@ -186,18 +144,18 @@ pub(super) fn questions(facts: &Facts, pods: &[Pod]) -> String {
     )
 }
 
-/// Writes a model of the fake, read back to be sure, and a profile of this machine.
+/// Writes a model of the fake, read back to be sure, and a profile of this machine, with what its calls take.
 pub(super) fn write(
     out: &Path,
-    idle: &Facts,
-    busy: &Facts,
+    (idle, busy): (&Facts, &Facts),
     measured: &[(u32, f64, f64)],
+    costs_us: Costs,
 ) -> anyhow::Result<Vec<PathBuf>> {
     std::fs::create_dir_all(out).with_context(|| out.display().to_string())?;
     let model = model(idle, busy);
     let _: fake_nvml::model::Model =
         serde_saphyr::from_str(&model).with_context(|| format!("not a model:\n{model}"))?;
-    let mut profile = Profile { driver: idle.driver.clone(), ..Profile::idle(nearest(&idle.name), 1) };
+    let mut profile = Profile { driver: idle.driver.clone(), costs_us, ..Profile::idle(nearest(&idle.name), 1) };
     let process = |&(pid, percent, bytes): &(u32, f64, f64)| Process::new(pid, percent.round(), (bytes / MIB) as u64);
     *profile.gpu(0) = Gpu { processes: measured.iter().map(process).collect(), ..Gpu::default() };
     let written = [("model.yaml", model), ("profile.yaml", serde_json::to_string_pretty(&profile)?)];

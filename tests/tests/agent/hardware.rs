@@ -17,6 +17,7 @@ fn the_program_for_machines_with_a_gpu_tells_its_story_on_the_fake() {
         nvml_library: "libnvidia-ml.so.1".into(),
         fake: true,
         seconds: 2,
+        readings: 3,
         python: Some(windlass_tests::python::interpreter().unwrap()),
         nvidia_smi,
         out: folder.path().join("out"),
@@ -24,7 +25,8 @@ fn the_program_for_machines_with_a_gpu_tells_its_story_on_the_fake() {
     let outcome = outcome.unwrap();
     assert!(outcome.compared > 120, "{outcome:?}");
     assert!(outcome.differ >= 6 && outcome.differ < 20, "only nvidia-smi's idle words under load differ: {outcome:?}");
-    assert!(outcome.cost > Some(0.0), "{outcome:?}");
+    assert_eq!(outcome.failed, Vec::<String>::new());
+    assert!(outcome.cost.ratio() > Some(0.0), "{outcome:?}");
     let profile = std::fs::read_to_string(outcome.written.last().unwrap()).unwrap();
     let profile: Profile = serde_json::from_str(&profile).unwrap();
     let shares: Vec<_> = profile.gpus[&0].processes.iter().map(|process| process.memory_mib).collect();
