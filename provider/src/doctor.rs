@@ -18,7 +18,7 @@ use crate::{
     config::{CloudKind, Config},
     expander::plural,
     fleet::template::Dialect,
-    keeper::look::look,
+    keeper::look::{Unfit, look, state_file},
     snapshot::Snapshot,
 };
 
@@ -123,11 +123,12 @@ impl fmt::Display for Report {
 pub async fn examine(config: &Config, cloud: anyhow::Result<&dyn Cloud>, dialect: &Dialect) -> Report {
     let mut findings =
         vec![Finding::ok("configuration", format!("{}: every key is understood", config.file.display()))];
-    findings.push(state(config));
+    let (state, is_readable) = state(config);
+    findings.push(state);
     findings.extend(of_the_cloud(config).await);
     // What is already said of credentials and region need not be waited for and said twice.
     let barred = |it: &Finding| it.grade == Grade::Mend && matches!(it.about.as_str(), "credentials" | "region");
-    if findings.iter().any(barred) {
+    if !is_readable || findings.iter().any(barred) {
         findings.push(Finding::mend("groups", "not listed, for what is said above", ""));
         return Report { findings };
     }
@@ -169,19 +170,19 @@ async fn running(listen: SocketAddr) -> Result<String, String> {
     }
 }
 
-fn state(config: &Config) -> Finding {
+fn state(config: &Config) -> (Finding, bool) {
     const ABOUT: &str = "state file";
     let Some(file) = &config.state else {
         let what = "none: what is on its way and what was refused is forgotten at a restart";
-        return Finding::note(ABOUT, what, "set `state` to a file on a volume");
+        return (Finding::note(ABOUT, what, "set `state` to a file on a volume"), true);
     };
-    match file.parent().filter(|folder| !folder.as_os_str().is_empty()).map(std::fs::metadata) {
-        Some(Err(error)) => Finding::mend(
-            ABOUT,
-            format!("{}: its folder cannot be used: {error}", file.display()),
-            "make the folder, or mount a volume there",
-        ),
-        _ => Finding::ok(ABOUT, file.display().to_string()),
+    match state_file(file) {
+        Ok(()) => (Finding::ok(ABOUT, file.display().to_string()), true),
+        Err(Unfit::Unreadable(error)) => (Finding::mend(ABOUT, format!("{error:#}"), ""), false),
+        Err(Unfit::Unwritable(error)) => {
+            let what = format!("{}: its folder cannot be written: {error}", file.display());
+            (Finding::mend(ABOUT, what, "make the folder, or mount a volume there that this user may write"), true)
+        }
     }
 }
 
@@ -229,6 +230,37 @@ fn groups(snapshot: &Snapshot) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_state_file_that_cannot_be_kept_is_to_be_mended() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::write(
+            at("scenario.yaml"),
+            "groups: [{id: g, max: 9, instanceType: t, zones: [z], cpu: 4, memory: 16Gi}]",
+        )
+        .unwrap();
+        std::fs::write(at("damaged.json"), "{").unwrap();
+        for (state, grade, said, listed) in [
+            ("state.json", Grade::Ok, "state.json", true),
+            // Nobody writes there, root neither.
+            ("/proc/state.json", Grade::Mend, "its folder cannot be written", true),
+            ("away/state.json", Grade::Mend, "its folder cannot be written", true),
+            ("scenario.yaml/state.json", Grade::Mend, "cannot read the state file", false),
+            ("damaged.json", Grade::Mend, "is damaged", false),
+        ] {
+            let text = format!("cloud: {{kind: sim, scenario: scenario.yaml}}\nstate: {state}\n");
+            let config = Config::parse(&text, &at("windlass.yaml")).unwrap();
+            let cloud = crate::cloud::sim::SimCloud::open(&at("scenario.yaml"), None).unwrap();
+            let report = examine(&config, Ok(&cloud), &Dialect::sim()).await;
+            let finding = |about| report.findings.iter().find(|it| it.about == about).unwrap();
+            let found = finding("state file");
+            assert!(found.grade == grade && found.what.contains(said), "{state}: {found:?}");
+            assert_eq!(finding("groups").grade == Grade::Ok, listed, "{state}: {report}");
+        }
+        let left = std::fs::read_dir(folder.path()).unwrap().count();
+        assert_eq!(left, 2, "what was tried leaves nothing");
+    }
 
     #[test]
     fn a_report_tells_what_to_do_and_counts() {

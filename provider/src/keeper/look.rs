@@ -1,6 +1,8 @@
 //! What a keeper would publish after one listing, for whoever only wants to look: the same state file, the same reading of
 //! the cloud, and nothing written, bought or ended.
 
+use std::{io, path::Path};
+
 use super::{clock, state};
 use crate::{
     cloud::{Cloud, Look},
@@ -8,6 +10,25 @@ use crate::{
     fleet::{Fleet, listing::Reading, template::Dialect},
     snapshot::{Snapshot, Troubles},
 };
+
+/// What is wrong with the state file.
+#[derive(Debug)]
+pub enum Unfit {
+    /// What it holds cannot be read, in words of its own.
+    Unreadable(anyhow::Error),
+    /// It cannot be replaced.
+    Unwritable(io::Error),
+}
+
+/// Reads the state file and tries whether it could be replaced; changes nothing.
+///
+/// # Errors
+/// What a provider would fail at.
+pub fn state_file(file: &Path) -> Result<(), Unfit> {
+    let file = state::File::new(file.to_owned());
+    file.read().map_err(Unfit::Unreadable)?;
+    file.try_write().map_err(Unfit::Unwritable)
+}
 
 /// Lists the cloud once.
 ///
