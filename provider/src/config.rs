@@ -52,6 +52,9 @@ pub mod limits {
     pub const COMMAND: Duration = Duration::from_secs(4);
     /// Requests waiting for the keeper.
     pub const COMMANDS: usize = 4096;
+    /// Machines of one group that were asked for and have not come: each is an entry of the ledger and, where it was
+    /// refused, some 500 bytes of an answer of which CA reads no more than 4 MiB.
+    pub const ON_THE_WAY: u32 = 5000;
     /// One cloud call.
     pub const CLOUD_CALL: Duration = Duration::from_secs(60);
     /// How often a throttled cloud call is repeated.

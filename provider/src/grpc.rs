@@ -83,7 +83,7 @@ fn status(unheard: &Unheard) -> Status {
             Denied::UnknownGroup(_) => Code::NotFound,
             Denied::BadDelta { .. } | Denied::NoProviderId(_) | Denied::Foreign { .. } => Code::InvalidArgument,
             Denied::AboveMax { .. } => Code::OutOfRange,
-            Denied::BelowExisting { .. } | Denied::BelowMin { .. } => Code::FailedPrecondition,
+            Denied::BelowExisting { .. } | Denied::BelowMin { .. } | Denied::TooMany { .. } => Code::FailedPrecondition,
         },
     };
     Status::new(code, unheard.to_string())

@@ -64,10 +64,12 @@ pub fn first_fit<'a>(pods: impl Iterator<Item = &'a PodAsk>, room: &Room, most: 
     pods.map(|pod| {
         let start = from.entry(std::ptr::from_ref(&*pod.needs)).or_default();
         while *start < most as usize {
-            if *start == machines.len() {
-                machines.push(room.clone());
-            }
-            if machines[*start].take(&pod.needs) {
+            let Some(machine) = machines.get_mut(*start) else {
+                // What does not fit on an empty machine fits on none, however many there may be.
+                let mut empty = room.clone();
+                return empty.take(&pod.needs).then(|| machines.push(empty)).and(u32::try_from(*start).ok());
+            };
+            if machine.take(&pod.needs) {
                 return u32::try_from(*start).ok();
             }
             *start += 1;
@@ -98,4 +100,23 @@ pub(super) fn least_machines<'a>(kinds: impl Iterator<Item = &'a Kind<'a>>, room
         .chain([machines(pods, room.pods), machines(cpu, room.cpu_milli), machines(memory, room.memory)])
         .max()
         .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn what_fits_on_no_machine_costs_nothing_however_many_there_may_be() {
+        let pod = |cpu_milli| {
+            let needs = Needs { cpu_milli, ..Needs::default() };
+            PodAsk { uid: "".into(), name: "".into(), needs: Arc::new(needs) }
+        };
+        let pods = [pod(9_000), pod(3_000), pod(9_000), pod(3_000), pod(1_000)];
+        let room = Room { cpu_milli: 4_000, pods: 110, ..Room::default() };
+        assert_eq!(first_fit(pods.iter(), &room, u32::MAX), [None, Some(0), None, Some(1), Some(0)]);
+        assert_eq!(first_fit(pods.iter(), &room, 1), [None, Some(0), None, None, Some(0)]);
+    }
 }

@@ -28,6 +28,21 @@ pub enum Denied {
         /// Its maximum.
         max: u32,
     },
+    /// More are on their way than are kept account of.
+    #[error(
+        "{group}: {open} machines have not come yet, and with {delta} more they would be over {most}; ask for fewer, or \
+         again when some have come"
+    )]
+    TooMany {
+        /// The group.
+        group: GroupId,
+        /// How many are on their way, or refused and shown.
+        open: u32,
+        /// What was asked.
+        delta: u32,
+        /// The limit.
+        most: u32,
+    },
     /// Machines that exist are never given up by a lower target.
     #[error("{group}: of {delta} to give up only {open} are not there yet; existing machines end by DeleteNodes alone")]
     BelowExisting {

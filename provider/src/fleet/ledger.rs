@@ -10,6 +10,7 @@ use std::{
 pub use super::denied::Denied;
 use crate::{
     cloud::{Launch, Launched},
+    config::limits,
     fleet::{
         Fleet, GroupView, InstanceView,
         group::{GroupId, Instance, InstanceId, InstanceState, Refusal},
@@ -90,7 +91,8 @@ impl Fleet {
     /// Whether a group may grow by `delta`; the delta as a count.
     ///
     /// # Errors
-    /// An unknown group, a delta that is not positive, or one that leads above the maximum.
+    /// An unknown group, a delta that is not positive, or one that leads above the maximum or to more machines on their
+    /// way than [`limits::ON_THE_WAY`].
     pub fn may_increase(&self, group: &str, delta: i32) -> Result<u32, Denied> {
         let view = self.group(group).ok_or_else(|| Denied::UnknownGroup(group.to_owned()))?;
         let count = u32::try_from(delta).ok().filter(|count| *count > 0);
@@ -98,6 +100,10 @@ impl Fleet {
         if view.target.saturating_add(count) > view.group.max {
             let group = view.group.id.clone();
             return Err(Denied::AboveMax { group, target: view.target, delta: count, max: view.group.max });
+        }
+        let (open, most) = (view.waiting() + view.refused(), limits::ON_THE_WAY);
+        if open.saturating_add(count) > most {
+            return Err(Denied::TooMany { group: view.group.id.clone(), open, delta: count, most });
         }
         Ok(count)
     }

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     cloud::{Launch, Launched, Listed},
+    config::limits,
     timestamp::Timestamp,
 };
 
@@ -135,6 +136,23 @@ fn sizes_that_make_no_sense_change_nothing() {
     assert_eq!(target(&fleet), 3);
     assert_eq!(fleet.decrease("g", -1), Ok(vec![Event::Cancelled { intent: intent(1), machines: 1 }]));
     assert_eq!((target(&fleet), fleet.group("g").unwrap().instances.len()), (2, 2));
+}
+
+/// However far a group may grow, what is on its way fits into memory and into an answer.
+#[test]
+fn what_is_on_its_way_has_a_limit_whatever_the_maximum() {
+    let (most, max) = (i32::try_from(limits::ON_THE_WAY).unwrap(), 1_000_000);
+    let mut fleet = fleet(0, max, &["a"]);
+    for delta in [most + 1, 999_999] {
+        assert!(matches!(fleet.may_increase("g", delta), Err(Denied::TooMany { open: 0, .. })), "{delta}");
+    }
+    let count = fleet.may_increase("g", most).unwrap();
+    fleet.increase("g", count, intent(1), Timestamp(1));
+    assert!(matches!(fleet.may_increase("g", 1), Err(Denied::TooMany { open: limits::ON_THE_WAY, .. })));
+    fleet.next_launch("g", &intent(1), u32::MAX, Vec::new()).unwrap();
+    let came = (0..10).map(|place| running(&format!("b{place}"), Some("w-1-0"))).collect();
+    list(&mut fleet, group("g", 0, max), came, 2);
+    assert_eq!((fleet.may_increase("g", 10), target(&fleet)), (Ok(10), limits::ON_THE_WAY));
 }
 
 #[test]
