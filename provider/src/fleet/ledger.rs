@@ -15,7 +15,7 @@ use crate::{
         Fleet, GroupView, InstanceView,
         group::{GroupId, Instance, InstanceId, InstanceState, Refusal},
         intents::{Intent, IntentId, parse_placeholder},
-        notices::VOID,
+        notices::{self, VOID},
     },
     timestamp::Timestamp,
 };
@@ -133,18 +133,20 @@ impl Fleet {
     }
 
     /// Gives up exactly the named machines and placeholders; each lowers the target by one, once. What is ending or
-    /// gone already counts as done.
+    /// gone already counts as done; what is announced to go does not count as it is, and goes in any case.
     ///
     /// # Errors
     /// An unknown group, one foreign or nameless node among them, or a real node whose loss would break the minimum.
     pub fn delete(&mut self, group: &str, nodes: &[Named]) -> Result<Deletion, Denied> {
         let view = self.group(group).ok_or_else(|| Denied::UnknownGroup(group.to_owned()))?;
         let mut machines = BTreeMap::new();
-        let mut places = BTreeSet::new();
+        let (mut places, mut leaving) = (BTreeSet::new(), Vec::new());
         for node in nodes {
             if let Some(instance) = view.instance(&node.id) {
                 if instance.is_live() {
                     *machines.entry(instance.id.clone()).or_insert(true) &= node.fake;
+                } else if instance.leaving.is_some() {
+                    leaving.push(instance.id.clone());
                 }
             } else if let Some((_, intent, index)) = parse_placeholder(&node.id).filter(|place| place.0 == group) {
                 places.insert((intent.to_owned(), index));
@@ -158,7 +160,11 @@ impl Fleet {
             let group = view.group.id.clone();
             return Err(Denied::BelowMin { group, target: view.target, count, min: view.group.min });
         }
-        Ok(self.change(group, |view| carry_out(view, machines, &places)).unwrap_or_default())
+        let deletion = self.change(group, |view| {
+            notices::delete(view, &leaving);
+            carry_out(view, machines, &places)
+        });
+        Ok(deletion.unwrap_or_default())
     }
 
     /// Machines that could not be ended after all are part of the target again.

@@ -58,8 +58,24 @@ pub struct Notice {
 pub struct Leaving {
     /// When.
     pub at: Timestamp,
-    /// The cloud takes it back, and would replace it.
+    /// The cloud takes it back, and would replace it; or it stays after all, and CA has asked for its end.
     pub taken_back: bool,
+    /// CA has asked for its end meanwhile.
+    #[serde(default)]
+    pub deleted: bool,
+}
+
+impl Leaving {
+    /// Whether it is to be ended by us now.
+    fn is_due(self, now: Timestamp) -> bool {
+        self.taken_back && (self.deleted || self.at <= now + BEFORE)
+    }
+
+    /// What is left of it when the machine is there long after: one that CA wants ended is to be ended by us, unless that
+    /// was tried.
+    fn void(self) -> Option<Self> {
+        (self.deleted && !self.taken_back).then_some(Self { taken_back: true, ..self })
+    }
 }
 
 /// From an interruption notice to the end, where it does not say; EC2's own.
@@ -72,36 +88,35 @@ pub(crate) const VOID: Duration = Duration::from_secs(300);
 impl Fleet {
     /// Takes a notice in. None for a machine that is not ours, or is leaving already; and for one that may stay.
     pub fn noticed(&mut self, notice: &Notice, now: Timestamp) -> Option<(GroupId, InstanceId)> {
-        let leaving = match notice.kind {
+        let (at, taken_back) = match notice.kind {
             NoticeKind::Rebalance => return None,
             NoticeKind::Withdrawn => return self.stays(&notice.machine),
-            NoticeKind::Ending => Leaving { at: notice.ends_at.unwrap_or(now), taken_back: false },
-            NoticeKind::Interruption => Leaving { at: notice.ends_at.unwrap_or(now + WARNING), taken_back: true },
+            NoticeKind::Ending => (notice.ends_at.unwrap_or(now), false),
+            NoticeKind::Interruption => (notice.ends_at.unwrap_or(now + WARNING), true),
         };
         let (id, group) = self.named(&notice.machine)?;
-        let view = self.group(group.as_str())?;
-        view.instance(id.as_str()).filter(|it| it.is_live())?;
-        self.change(group.as_str(), |view| {
-            if let Some(instance) = view.instance_mut(id.as_str()) {
-                instance.leaving = Some(leaving);
-            }
-        });
+        self.group(group.as_str())?.instance(id.as_str()).filter(|it| it.is_live())?;
+        self.announce(&group, &id, Some(Leaving { at, taken_back, deleted: false }));
         Some((group, id))
     }
 
-    /// A machine that was to leave stays after all; None when nothing was announced, or it is being ended already.
+    /// A machine that was to leave stays after all; None when nothing was announced, or it is to be ended all the same.
     fn stays(&mut self, machine: &str) -> Option<(GroupId, InstanceId)> {
         let (id, group) = self.named(machine)?;
         let instance = self.group(group.as_str())?.instance(id.as_str())?;
-        let may = instance.leaving.is_some() && !instance.doomed && instance.state != InstanceState::Deleting;
-        may.then(|| {
-            self.change(group.as_str(), |view| {
-                if let Some(instance) = view.instance_mut(id.as_str()) {
-                    instance.leaving = None;
-                }
-            });
-            (group, id)
-        })
+        let leaving = instance.leaving.filter(|_| !instance.doomed && instance.state != InstanceState::Deleting)?;
+        let ended = leaving.deleted.then_some(Leaving { taken_back: true, ..leaving });
+        self.announce(&group, &id, ended);
+        ended.is_none().then_some((group, id))
+    }
+
+    /// What is announced of a machine from now on.
+    fn announce(&mut self, group: &GroupId, machine: &InstanceId, leaving: Option<Leaving>) {
+        self.change(group.as_str(), |view| {
+            if let Some(instance) = view.instance_mut(machine.as_str()) {
+                instance.leaving = leaving;
+            }
+        });
     }
 
     fn named(&self, machine: &str) -> Option<(InstanceId, GroupId)> {
@@ -113,7 +128,7 @@ impl Fleet {
 
     /// Machines whose time is up: they are to be ended now, and what was bought with them is free again.
     pub fn take_leave(&mut self, now: Timestamp) -> (Vec<(GroupId, Vec<InstanceId>)>, Vec<Event>) {
-        let is_due = |it: &InstanceView| it.leaving.is_some_and(|it| it.taken_back && it.at <= now + BEFORE);
+        let is_due = |it: &InstanceView| it.leaving.is_some_and(|it| it.is_due(now));
         let due = self.pick(|it| !it.doomed && it.state != InstanceState::Deleting && is_due(it));
         let mut events = Vec::new();
         for (group, machines) in &due {
@@ -129,19 +144,30 @@ impl Fleet {
         (due, events)
     }
 
-    /// Machines that were to go long ago and are there: they count again. True when there are any.
+    /// Machines that were to go long ago and are there: they count again, unless CA has asked for their end. True when
+    /// there are any.
     pub(super) fn forget_void_notices(&mut self, now: Timestamp) -> bool {
         let void = self.pick(|it| it.leaving.is_some_and(|leaving| leaving.at + VOID <= now));
         for (group, machines) in &void {
             self.change(group.as_str(), |view| {
                 for id in machines {
                     if let Some(instance) = view.instance_mut(id.as_str()) {
-                        instance.leaving = None;
+                        instance.leaving = instance.leaving.and_then(Leaving::void);
                     }
                 }
             });
         }
         !void.is_empty()
+    }
+}
+
+/// CA asks for the end of machines whose end was announced. One that the cloud takes back is ended now; one that goes by
+/// itself only if it does not, since its group counts it no more and would end another for it.
+pub(super) fn delete(view: &mut GroupView, machines: &[InstanceId]) {
+    for id in machines {
+        if let Some(leaving) = view.instance_mut(id.as_str()).and_then(|it| it.leaving.as_mut()) {
+            leaving.deleted = true;
+        }
     }
 }
 

@@ -146,7 +146,7 @@ impl Keeper {
             return;
         }
         for (group, machines) in due {
-            tracing::info!(%group, count = machines.len(), "ending machines that the cloud is about to take back");
+            tracing::info!(%group, count = machines.len(), "ending machines whose end was announced");
             self.calls.terminate(group, machines);
         }
         self.follow(events, now);
