@@ -187,13 +187,10 @@ enum Word {
     Drop(String),
 }
 
-/// Picks where to grow. The order of the choices changes nothing in the outcome, and the outcome is never empty for a
+/// Picks where to grow, with what is on its way by a memory that was told of the question ([`Bought::offered`]). The order of the choices changes nothing in the outcome, and the outcome is never empty for a
 /// question with candidates, except for a veto.
 #[must_use]
 pub fn choose(choices: &[Choice<'_>], bought: &Bought, policy: &Policy, now: Timestamp) -> Decision {
-    let pending = choices.iter().flat_map(|choice| choice.pods.iter()).map(|pod| &*pod.uid);
-    let reseated = bought.reseated(pending);
-    let bought = reseated.as_ref().unwrap_or(bought);
     let mut row: Vec<_> =
         choices.iter().enumerate().map(|(place, choice)| candidate(place, choice, bought, now)).collect();
     let mut decision = Decision {

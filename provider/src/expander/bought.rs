@@ -179,43 +179,39 @@ impl Bought {
     pub fn offered(&mut self, offers: Vec<Offer>, now: Timestamp) {
         self.expire(now);
         if self.limits.enabled {
-            let pending = offers.iter().flat_map(|offer| offer.pods.iter()).map(|pod| &*pod.uid);
-            if let Some(reseated) = self.reseated(pending) {
-                *self = reseated;
-            }
+            self.reseat(&offers);
             let offers = offers.into_iter().map(|offer| (offer.group.clone(), Arc::new(offer))).collect();
             self.question = Question { at: now, claimed_at: None, offers };
         }
     }
 
-    /// This memory as a question about these pods changes it; None when it does not. Of a purchase that lost machines, the
-    /// pods that are not asked about take the seats that are left: CA or the scheduler found them a place, and the pods
-    /// that are asked about go without.
-    #[must_use]
-    pub fn reseated<'a>(&self, pending: impl Iterator<Item = &'a str>) -> Option<Self> {
+    /// Of a purchase that lost machines, the pods that are not asked about take the seats that are left: CA or the scheduler
+    /// found them a place, and the pods that are asked about go without.
+    fn reseat(&mut self, offers: &[Offer]) {
         let holds = |uid: &str, intent: &Arc<str>| self.pods.get(uid).is_some_and(|(of, _)| of == intent);
         let short = |(intent, purchase): &(&Arc<str>, &Purchase)| {
             purchase.pods.iter().any(|(uid, seat)| *seat >= purchase.alive && holds(uid, intent))
         };
         let mut short = self.purchases.iter().filter(short).peekable();
-        short.peek()?;
-        let pending: HashSet<&str> = pending.collect();
-        let mut reseated = None;
-        for (intent, purchase) in short {
-            let pods = || purchase.pods.iter().filter(|(uid, _)| holds(uid, intent));
-            let placed = pods().filter(|(uid, seat)| *seat >= purchase.alive && !pending.contains(&**uid));
-            let waiting = pods().filter(|(uid, seat)| *seat < purchase.alive && pending.contains(&**uid));
-            let swaps = placed.zip(waiting).flat_map(|((a, seat_a), (b, seat_b))| [(a, *seat_b), (b, *seat_a)]);
-            let swaps: HashMap<_, _> = swaps.collect();
-            if swaps.is_empty() {
-                continue;
-            }
-            let seats = purchase.pods.iter().map(|(uid, seat)| (uid.clone(), swaps.get(uid).copied().unwrap_or(*seat)));
-            let bought: &mut Self = reseated.get_or_insert_with(|| self.clone());
-            bought.pods.extend(swaps.iter().map(|(uid, seat)| ((*uid).clone(), (intent.clone(), *seat))));
-            bought.purchases.insert(intent.clone(), Purchase { pods: seats.collect(), ..purchase.clone() });
+        if short.peek().is_none() {
+            return;
         }
-        reseated
+        let pending: HashSet<&str> = offers.iter().flat_map(|offer| offer.pods.iter()).map(|pod| &*pod.uid).collect();
+        let mut moves = Vec::new();
+        for (intent, purchase) in short {
+            let pods = || purchase.pods.iter().enumerate().filter(|(_, (uid, _))| holds(uid, intent));
+            let placed = pods().filter(|(_, (uid, seat))| *seat >= purchase.alive && !pending.contains(&**uid));
+            let waiting = pods().filter(|(_, (uid, seat))| *seat < purchase.alive && pending.contains(&**uid));
+            for ((a, (_, seat_a)), (b, (_, seat_b))) in placed.zip(waiting) {
+                moves.extend([(intent.clone(), a, *seat_b), (intent.clone(), b, *seat_a)]);
+            }
+        }
+        for (intent, place, seat) in moves {
+            let Some(purchase) = self.purchases.get_mut(&intent) else { continue };
+            let pod = &mut Arc::make_mut(&mut purchase.pods)[place];
+            pod.1 = seat;
+            self.pods.insert(pod.0.clone(), (intent, seat));
+        }
     }
 
     /// Claims what was last offered for the group and answers how many of `delta` machines to launch. All of them

@@ -21,7 +21,11 @@ use windlass_proto::expander::{
 use crate::{
     config::limits,
     decisions::Decisions,
-    expander::{Choice, Decision, PodAsk, Policy, bought::Offer, choose},
+    expander::{
+        Choice, Decision, PodAsk, Policy,
+        bought::{Bought, Offer},
+        choose,
+    },
     fleet::{
         group::{Group, GroupId},
         learned::Learned,
@@ -117,8 +121,12 @@ fn decide(
     let (old, new) = (std::mem::take(&mut request.node_map), std::mem::take(&mut request.node_bytes_map));
     let learned = nodes::learned(if new.is_empty() { &old } else { &new }, &snapshot.fleet, now);
     let choices = choices(request, snapshot, now)?;
-    let decision = choose(&choices, &snapshot.bought, policy, now);
-    Ok((decision, choices.iter().map(Choice::offer).collect(), learned))
+    let offers: Vec<Offer> = choices.iter().map(Choice::offer).collect();
+    // As the keeper's own will be when it is told.
+    let mut bought = Bought::clone(&snapshot.bought);
+    bought.offered(offers.clone(), now);
+    let decision = choose(&choices, &bought, policy, now);
+    Ok((decision, offers, learned))
 }
 
 /// What real nodes taught of their groups.
