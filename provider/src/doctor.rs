@@ -4,28 +4,22 @@
 mod agents;
 mod node_labels;
 
-use std::{fmt, net::SocketAddr, time::Duration};
+use std::{fmt, net::SocketAddr};
 
 use serde::Serialize;
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-    time,
-};
 
 use crate::{
     cloud::Cloud,
-    config::{CloudKind, Config},
+    config::{Address, CloudKind, Config},
     expander::plural,
     fleet::template::Dialect,
     keeper::look::{Unfit, look, state_file},
     snapshot::Snapshot,
+    usage::agents::question::{Dial, Endpoint, Failure},
 };
 
-/// A provider on the same machine answers in a millisecond.
-const ANSWER: Duration = Duration::from_secs(3);
 /// Most of `/metrics` that is read: a thousand groups have some 2 MB.
-const LONGEST: u64 = 32 << 20;
+const LONGEST: usize = 32 << 20;
 
 /// How things stand with one thing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -156,17 +150,14 @@ pub async fn examine(config: &Config, cloud: anyhow::Result<&dyn Cloud>, dialect
 /// What a running provider tells at `/metrics`, which knows what nobody else has seen; or why none does.
 async fn running(listen: SocketAddr) -> Result<String, String> {
     let address = if listen.ip().is_unspecified() { SocketAddr::from(([127, 0, 0, 1], listen.port())) } else { listen };
-    let asked = async {
-        let mut stream = TcpStream::connect(address).await?;
-        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await?;
-        let mut bytes = Vec::new();
-        stream.take(LONGEST).read_to_end(&mut bytes).await?;
-        std::io::Result::Ok(String::from_utf8_lossy(&bytes).into_owned())
-    };
-    match time::timeout(ANSWER, asked).await {
-        Ok(Ok(text)) if text.contains("windlass_provider_build_info") => Ok(text),
-        Ok(Ok(_)) => Err(format!("not looked at: what answers at {listen} is no windlass-provider")),
-        Ok(Err(_)) | Err(_) => Err(format!("not looked at: no provider answers at {listen}")),
+    let name = Address { host: address.ip().to_string(), port: address.port() };
+    let answer = Dial::default().get(&Endpoint::at(&name, address, false), "/metrics", LONGEST).await;
+    match answer.map(|page| String::from_utf8_lossy(&page).into_owned()) {
+        Ok(page) if page.contains("windlass_provider_build_info") => Ok(page),
+        Err(Failure::Connection(_) | Failure::Silence) => {
+            Err(format!("not looked at: no provider answers at {listen}"))
+        }
+        Ok(_) | Err(_) => Err(format!("not looked at: what answers at {listen} is no windlass-provider")),
     }
 }
 
@@ -260,6 +251,26 @@ mod tests {
         }
         let left = std::fs::read_dir(folder.path()).unwrap().count();
         assert_eq!(left, 2, "what was tried leaves nothing");
+    }
+
+    #[tokio::test]
+    async fn a_running_provider_is_known_by_its_metrics() {
+        use tokio::net::TcpListener;
+        for (page, known) in [("windlass_provider_build_info{version=\"0\"} 1\n", true), ("<html>hello</html>", false)]
+        {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let at = listener.local_addr().unwrap();
+            let router = axum::Router::new().route("/metrics", axum::routing::get(move || async move { page }));
+            let mut server = tokio::task::JoinSet::new();
+            server.spawn(async move { axum::serve(listener, router).await });
+            let found = running(at).await;
+            assert!(found.as_ref().map_or_else(|why| why.contains("is no windlass-provider"), |text| text == page));
+            assert_eq!(found.is_ok(), known, "{found:?}");
+        }
+        let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let silent = held.local_addr().unwrap();
+        let found = running(silent).await.unwrap_err();
+        assert!(found.contains("no provider answers"), "{found}");
     }
 
     #[test]

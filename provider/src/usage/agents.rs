@@ -1,7 +1,7 @@
 //! Asks the agents, each at its own pace and all within limits, and tells the keeper what it has to hear. A dead agent
 //! costs its own row: it shows in a metric, and in the log when that changes.
 
-mod question;
+pub(crate) mod question;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -80,7 +80,7 @@ impl Agents {
             {
                 let Some(endpoint) = self.found.get(&agent).cloned() else { continue };
                 let dial = self.dial.clone();
-                asked.spawn(async move { (agent, dial.ask(&endpoint).await) });
+                asked.spawn(async move { (agent, dial.usage(&endpoint).await) });
             }
             match asked.join_next().await {
                 None => break,

@@ -1,5 +1,5 @@
-//! One question to one agent: a connection, with TLS and a password where they are configured, `GET /usage`, and an answer
-//! of bounded size within a deadline. Certificates and password are read again when their files change.
+//! One question to one agent, or to a running provider: a connection, with TLS and a password where they are configured, a
+//! `GET`, and an answer of bounded size within a deadline. Certificates and password are read again when their files change.
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
@@ -33,7 +33,7 @@ use crate::{
 
 /// Where one agent is.
 #[derive(Clone, Debug)]
-pub(super) struct Endpoint {
+pub(crate) struct Endpoint {
     /// What it is called, in the Host header and in its certificate.
     name: Address,
     /// Where it is, if that is known already.
@@ -48,14 +48,14 @@ impl Endpoint {
     }
 
     /// One of a name's addresses.
-    pub(super) fn at(name: &Address, at: SocketAddr, tls: bool) -> Self {
+    pub(crate) fn at(name: &Address, at: SocketAddr, tls: bool) -> Self {
         Self { name: name.clone(), at: Some(at), tls }
     }
 }
 
 /// Why an agent was not heard.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     #[error("no connection: {0}")]
     Connection(std::io::Error),
     #[error("its TLS is not accepted: {0}")]
@@ -64,8 +64,8 @@ pub(super) enum Failure {
     Http(hyper::Error),
     #[error("it answers with status {0}; are usage.agents.basicAuth and the agents' web configuration of one mind?")]
     Status(StatusCode),
-    #[error("its answer was cut, or is longer than {} bytes", limits::AGENT_BODY)]
-    Body,
+    #[error("its answer was cut, or is longer than {0} bytes")]
+    Body(usize),
     #[error("its answer cannot be read: {0}")]
     Unreadable(String),
     #[error("no whole answer within {:?}", limits::AGENT_WAIT)]
@@ -80,7 +80,7 @@ impl Failure {
             Self::Tls(_) => "tls",
             Self::Http(_) => "http",
             Self::Status(_) => "status",
-            Self::Body => "body",
+            Self::Body(_) => "body",
             Self::Unreadable(_) => "unreadable",
             Self::Silence => "timeout",
         }
@@ -89,7 +89,7 @@ impl Failure {
 
 /// What every question is put with.
 #[derive(Clone, Default)]
-pub(super) struct Dial {
+pub(crate) struct Dial {
     tls: Option<(TlsConnector, Option<ServerName<'static>>)>,
     authorization: Option<HeaderValue>,
     /// What both were made of.
@@ -127,12 +127,26 @@ impl Dial {
         }
     }
 
-    /// Asks for `/usage`.
-    pub(super) async fn ask(&self, endpoint: &Endpoint) -> Result<Vec<u8>, Failure> {
-        time::timeout(limits::AGENT_WAIT, self.answer(endpoint)).await.map_err(|_| Failure::Silence)?
+    /// Asks an agent for `/usage`.
+    pub(super) async fn usage(&self, endpoint: &Endpoint) -> Result<Vec<u8>, Failure> {
+        self.get(endpoint, "/usage", limits::AGENT_BODY).await
     }
 
-    async fn answer(&self, endpoint: &Endpoint) -> Result<Vec<u8>, Failure> {
+    /// Asks for a page of `most` bytes.
+    pub(crate) async fn get(&self, endpoint: &Endpoint, path: &'static str, most: usize) -> Result<Vec<u8>, Failure> {
+        let mut request = Request::new(Empty::new());
+        *request.uri_mut() = hyper::Uri::from_static(path);
+        if let Ok(host) = HeaderValue::try_from(endpoint.name.to_string()) {
+            request.headers_mut().insert(HOST, host);
+        }
+        if let Some(authorization) = &self.authorization {
+            request.headers_mut().insert(AUTHORIZATION, authorization.clone());
+        }
+        let answer = self.answer(endpoint, request, most);
+        time::timeout(limits::AGENT_WAIT, answer).await.map_err(|_| Failure::Silence)?
+    }
+
+    async fn answer(&self, endpoint: &Endpoint, request: Asked, most: usize) -> Result<Vec<u8>, Failure> {
         let Endpoint { name, at, tls } = endpoint;
         let connected = match at {
             Some(at) => TcpStream::connect(at).await,
@@ -140,39 +154,33 @@ impl Dial {
         };
         let stream = connected.map_err(Failure::Connection)?;
         if !tls {
-            return self.get(name, stream).await;
+            return exchange(stream, request, most).await;
         }
         let (connector, known_as) = self.tls.as_ref().ok_or_else(|| Failure::Tls("it is not configured".to_owned()))?;
         let of_host = || ServerName::try_from(name.host.clone()).map_err(|error| Failure::Tls(error.to_string()));
         let known_as = known_as.clone().map_or_else(of_host, Ok)?;
         let stream = connector.connect(known_as, stream).await.map_err(|error| Failure::Tls(error.to_string()))?;
-        self.get(name, stream).await
+        exchange(stream, request, most).await
     }
+}
 
-    async fn get<S>(&self, name: &Address, stream: S) -> Result<Vec<u8>, Failure>
-    where
-        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
-        let handshake = Builder::new().max_buf_size(limits::AGENT_HEAD).handshake(TokioIo::new(stream)).await;
-        let (mut sender, connection) = handshake.map_err(Failure::Http)?;
-        // Drives the connection, and ends with this question.
-        let mut driver = JoinSet::new();
-        driver.spawn(connection);
-        let mut request = Request::new(Empty::<Bytes>::new());
-        *request.uri_mut() = hyper::Uri::from_static("/usage");
-        if let Ok(host) = HeaderValue::try_from(name.to_string()) {
-            request.headers_mut().insert(HOST, host);
-        }
-        if let Some(authorization) = &self.authorization {
-            request.headers_mut().insert(AUTHORIZATION, authorization.clone());
-        }
-        let answer = sender.send_request(request).await.map_err(Failure::Http)?;
-        if answer.status() != StatusCode::OK {
-            return Err(Failure::Status(answer.status()));
-        }
-        let body = Limited::new(answer.into_body(), limits::AGENT_BODY).collect().await;
-        body.map(|body| body.to_bytes().into()).map_err(|_too_long_or_cut| Failure::Body)
+type Asked = Request<Empty<Bytes>>;
+
+async fn exchange<S>(stream: S, request: Asked, most: usize) -> Result<Vec<u8>, Failure>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let handshake = Builder::new().max_buf_size(limits::AGENT_HEAD).handshake(TokioIo::new(stream)).await;
+    let (mut sender, connection) = handshake.map_err(Failure::Http)?;
+    // Drives the connection, and ends with this question.
+    let mut driver = JoinSet::new();
+    driver.spawn(connection);
+    let answer = sender.send_request(request).await.map_err(Failure::Http)?;
+    if answer.status() != StatusCode::OK {
+        return Err(Failure::Status(answer.status()));
     }
+    let body = Limited::new(answer.into_body(), most).collect().await;
+    body.map(|body| body.to_bytes().into()).map_err(|_too_long_or_cut| Failure::Body(most))
 }
 
 impl Files {
