@@ -18,6 +18,7 @@ pub mod interruptions;
 mod lately;
 mod launch;
 mod manners;
+mod orders;
 mod pages;
 pub mod permissions;
 pub mod prices;
@@ -130,7 +131,7 @@ pub struct AutoScaling {
     sources: template::Sources,
     prices: prices::Prices,
     mode: LaunchMode,
-    orders: buying::Orders,
+    orders: orders::Orders,
     rebalance: rebalance::Rebalance,
     manners: manners::Manners,
     /// Machines that the last listing showed in standby.
@@ -159,7 +160,7 @@ impl AutoScaling {
             sources,
             prices,
             mode: settings.launch,
-            orders: buying::Orders::new(),
+            orders: orders::Orders::new(),
             rebalance: rebalance::Rebalance::new(settings.suspend_az_rebalance),
             manners,
             standby: Mutex::default(),

@@ -8,135 +8,21 @@
 //! the same. So what is no longer wanted stays with the group as an order. A later request takes it over; a machine that
 //! comes of it with nobody waiting is ended by its name, which lowers the desired capacity by exactly that machine.
 
-mod watch;
-
-use std::{
-    collections::{BTreeSet, HashMap, HashSet},
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
-
 use aws_sdk_autoscaling::types::{AutoScalingGroup, RetryStrategy};
-use tokio::{
-    sync::RwLock,
-    time::{self, Instant},
-};
 
 use super::{
     AutoScaling,
     activities::Watermark,
     desired::{self, Growth, Raised},
-    errors,
-    lately::Lately,
-    launch, roster,
+    errors, launch,
+    orders::watch::Watch,
 };
 use crate::{
-    cloud::{CloudError, Launch, Launched, Look, Standing},
+    cloud::{CloudError, Launch, Launched},
     config::LaunchMode,
-    fleet::group::{GroupId, InstanceId, RefusalClass},
+    fleet::group::{GroupId, RefusalClass},
     keeper::clock,
-    timestamp::Timestamp,
 };
-use watch::Watch;
-
-/// After this long a call that was not to be had is tried again: a permission may have been given meanwhile.
-const ASK_AGAIN: Duration = Duration::from_mins(30);
-
-/// What is remembered between calls.
-pub(super) struct Orders {
-    /// Orders that AWS carries out, by group.
-    watched: Mutex<HashMap<GroupId, Watch>>,
-    /// A raise of the desired capacity stands alone; machines are ended side by side.
-    turns: Mutex<HashMap<GroupId, Arc<RwLock<()>>>>,
-    raised: Mutex<HashMap<GroupId, Raised>>,
-    /// Machines that AWS agreed to end, of deletions that are not through.
-    ended: Mutex<HashSet<InstanceId>>,
-    /// When this process began; an order of the last one may be too fresh to be read yet.
-    since: Instant,
-    /// When activities were read last.
-    followed_at: Mutex<Timestamp>,
-    /// Why `LaunchInstances` was not to be had.
-    without_instances: Mutex<Lately<String>>,
-}
-
-impl Orders {
-    pub(super) fn new() -> Self {
-        Self {
-            watched: Mutex::default(),
-            turns: Mutex::default(),
-            raised: Mutex::default(),
-            ended: Mutex::default(),
-            since: Instant::now(),
-            followed_at: Mutex::default(),
-            without_instances: Mutex::new(Lately::new(ASK_AGAIN)),
-        }
-    }
-
-    /// The group's turn: shared by those who end machines, taken whole by who raises the desired capacity.
-    pub(super) fn turn(&self, group: &GroupId) -> Arc<RwLock<()>> {
-        lock(&self.turns).entry(group.clone()).or_default().clone()
-    }
-
-    /// AWS agreed to end a machine, and lowered the group's desired capacity or not.
-    pub(super) fn ended(&self, group: &GroupId, machine: &InstanceId, lowered: bool) {
-        lock(&self.ended).insert(machine.clone());
-        if let Some(raised) = lock(&self.raised).get_mut(group).filter(|_| lowered) {
-            raised.lowered(1);
-        }
-    }
-
-    /// Those of a deletion that AWS has not agreed to end yet.
-    pub(super) fn not_ended<'a>(&self, machines: &'a [InstanceId]) -> impl Iterator<Item = &'a InstanceId> {
-        let ended = lock(&self.ended).clone();
-        machines.iter().filter(move |machine| !ended.contains(*machine))
-    }
-
-    /// A deletion is answered whole: whoever names its machines again means it.
-    pub(super) fn all_ended(&self, machines: &[InstanceId]) {
-        let mut ended = lock(&self.ended);
-        machines.iter().for_each(|machine| _ = ended.remove(machine));
-    }
-
-    /// Waits until no reading can be older than the last order of the last process.
-    async fn settled(&self) {
-        time::sleep_until(self.since + desired::LAG).await;
-    }
-
-    /// Groups with an order that may still come.
-    pub(super) fn followed(&self) -> BTreeSet<String> {
-        self.undecided().into_iter().map(|(group, _)| group.to_string()).collect()
-    }
-
-    /// Whether activities are to be read now: a loop of CA waits for what they say, or none has asked for a while.
-    fn due(&self, look: Look, refresh: Duration) -> bool {
-        let mut at = lock(&self.followed_at);
-        let due = look.awaited || look.now.since(*at) >= roster::BUSY.min(refresh);
-        if due {
-            *at = look.now;
-        }
-        due
-    }
-
-    /// Orders that may still come, and from where on their activities count.
-    fn undecided(&self) -> Vec<(GroupId, Watermark)> {
-        let watched = lock(&self.watched);
-        let undecided = watched.iter().filter(|(_, watch)| watch.refusal.is_none());
-        undecided.map(|(group, watch)| (group.clone(), watch.since.clone())).collect()
-    }
-
-    /// What AWS still tries to bring; for groups that were given an order, with what came of it so far.
-    pub(super) fn standing(&self, group: &GroupId, growth: &Growth) -> Standing {
-        let open = growth.open();
-        let mut watched = lock(&self.watched);
-        let Some(watch) = watched.get_mut(group) else { return Standing { open, ..Standing::default() } };
-        let refusal = watch.refusal.clone().filter(|_| open > 0);
-        Standing { open, refusal, zones: std::mem::take(&mut watch.untold) }
-    }
-}
-
-fn lock<T>(of: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    of.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 impl AutoScaling {
     /// Asks for machines by the call that the group allows.
@@ -160,7 +46,7 @@ impl AutoScaling {
                     "LaunchInstances cannot be used here ({}): raising the desired capacity instead",
                     refusal.message
                 );
-                lock(&self.orders.without_instances).note(&launch.group, refusal.message, clock());
+                self.orders.note_without_instances(&launch.group, refusal.message, clock());
                 self.order(launch).await
             }
             answer => answer,
@@ -177,7 +63,7 @@ impl AutoScaling {
 
     /// Why `LaunchInstances` was not to be had for this group lately: a missing permission, an older endpoint.
     pub(super) fn without_instances(&self, group: &GroupId) -> Option<String> {
-        let why = lock(&self.orders.without_instances).word(group, clock())?;
+        let why = self.orders.without_instances(group, clock())?;
         Some(format!("LaunchInstances cannot be used with it ({why}): its desired capacity is raised instead"))
     }
 
@@ -226,19 +112,18 @@ impl AutoScaling {
         self.orders.settled().await;
         let turn = self.orders.turn(&launch.group);
         let _alone = turn.write().await;
-        let before = lock(&self.orders.raised).get(&launch.group).copied().unwrap_or_default();
+        let before = self.orders.raised(&launch.group);
         let growth = before.corrected(Growth::of(&self.describe(&launch.group).await?), clock());
         if let Some(refusal) = growth.obstacle() {
             return Err(CloudError::Refused(refusal));
         }
-        if lock(&self.orders.watched).get(&launch.group).is_none_or(|it| it.token != launch.token) {
+        if !self.orders.is_watched(&launch.group, &launch.token) {
             // Where AWS tries for something already, its failures up to now are told from those to come by name.
             let since = match growth.open() {
                 0 => Watermark::at(self.manners.now()),
                 _ => Watermark::of(&self.activities(&launch.group, None).await?),
             };
-            let watch = Watch::new(&launch.token, since, growth.zones.clone());
-            lock(&self.orders.watched).insert(launch.group.clone(), watch);
+            self.orders.watch(&launch.group, Watch::new(&launch.token, since, growth.zones.clone()));
         }
         if let Some(to) = before.next(&growth, &launch.wanted, clock()) {
             tracing::info!(group = %launch.group, from = growth.desired, to, "raising the desired capacity");
@@ -249,7 +134,7 @@ impl AutoScaling {
 
     /// Raises the desired capacity; `before` is what we knew of it, and know again when AWS refuses.
     async fn raise(&self, group: &GroupId, to: u32, before: Raised) -> Result<(), CloudError> {
-        let note = |raised| _ = lock(&self.orders.raised).insert(group.clone(), raised);
+        let note = |raised| self.orders.note_raised(group, raised);
         // Before the call: whoever waits for it may give up in its midst.
         note(Raised::asked(to, clock()));
         let request = self.client.set_desired_capacity().auto_scaling_group_name(group.as_str());

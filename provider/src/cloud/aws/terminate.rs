@@ -43,7 +43,7 @@ impl AutoScaling {
     pub(super) async fn end(&self, group: &GroupId, machines: &[InstanceId]) -> Result<Vec<Kept>, CloudError> {
         let turn = self.orders.turn(group);
         let _shared = turn.read().await;
-        let left: Vec<_> = self.orders.not_ended(machines).cloned().collect();
+        let left = self.orders.not_ended(machines);
         let mut surplus = self.surplus(group).await;
         // The desired capacity counts neither a machine in standby nor one too many: lowered by it, it would have AWS end
         // another one.
@@ -148,7 +148,7 @@ mod tests {
     use axum::{Form, Router, extract::State, routing::post};
     use tokio::{net::TcpListener, time};
 
-    use super::{super::buying::Orders, *};
+    use super::{super::orders::Orders, *};
 
     #[test]
     fn a_refusal_to_end_a_machine_is_read_by_awss_own_words() {
@@ -208,7 +208,7 @@ mod tests {
     async fn a_deletion_that_is_cut_off_goes_on_where_it_was() {
         let (orders, group) = (Orders::new(), GroupId::from("g"));
         let machines: Vec<InstanceId> = (10..30).map(|n| format!("aws:///a/i-{n}").into()).collect();
-        let left = |orders: &Orders| orders.not_ended(&machines).cloned().collect::<Vec<_>>();
+        let left = |orders: &Orders| orders.not_ended(&machines);
         let end = async |client: &Client| {
             let each = left(&orders).into_iter().map(|machine| (true, machine));
             end_each(client, each, |machine, lowered| orders.ended(&group, machine, lowered)).await

@@ -4,12 +4,9 @@ use std::{collections::BTreeMap, mem};
 
 use aws_sdk_autoscaling::types::{Activity, Filter};
 
-use super::{
-    super::{
-        activities::{FAILED, Outlook, Watermark},
-        errors, pages,
-    },
-    lock,
+use super::super::{
+    activities::{FAILED, Outlook, Watermark},
+    errors, pages,
 };
 use crate::{
     cloud::{CloudError, Look, aws::AutoScaling},
@@ -23,7 +20,7 @@ const PAGE: i32 = 100;
 const CALL: &str = "DescribeScalingActivities";
 
 /// One order.
-pub(super) struct Watch {
+pub(in crate::cloud::aws) struct Watch {
     pub(super) token: String,
     pub(super) since: Watermark,
     zones: Vec<String>,
@@ -36,13 +33,13 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn new(token: &str, since: Watermark, zones: Vec<String>) -> Self {
+    pub(in crate::cloud::aws) fn new(token: &str, since: Watermark, zones: Vec<String>) -> Self {
         Self { token: token.to_owned(), since, zones, stages: BTreeMap::new(), untold: Vec::new(), refusal: None }
     }
 
     /// Takes in what the activities say at this time of AWS's clock; true when there is something to read of the group:
     /// an attempt began or ended, or AWS has given up.
-    fn hear(&mut self, activities: &[Activity], now: Timestamp) -> bool {
+    pub(super) fn hear(&mut self, activities: &[Activity], now: Timestamp) -> bool {
         let stage = |it: &Activity| Some((it.activity_id.clone()?, it.status_code.as_ref()?.as_str().to_owned()));
         let stages: BTreeMap<_, _> = activities.iter().filter_map(stage).collect();
         let moved = self.stages != stages;
@@ -86,10 +83,7 @@ impl AutoScaling {
             match read {
                 Ok(activities) => {
                     let now = self.manners.now();
-                    if lock(&self.orders.watched)
-                        .get_mut(group)
-                        .is_some_and(|watch| watch.since == *since && watch.hear(&activities, now))
-                    {
+                    if self.orders.hear(group, since, &activities, now) {
                         told.push(group.to_string());
                     }
                 }
@@ -114,7 +108,11 @@ impl AutoScaling {
     }
 
     /// The newest activities of one group.
-    pub(super) async fn activities(&self, group: &GroupId, since: Option<String>) -> Result<Vec<Activity>, CloudError> {
+    pub(in crate::cloud::aws) async fn activities(
+        &self,
+        group: &GroupId,
+        since: Option<String>,
+    ) -> Result<Vec<Activity>, CloudError> {
         let request = self.client.describe_scaling_activities().auto_scaling_group_name(group.as_str());
         let since = since.map(|since| vec![since_filter(since)]);
         let answer = request.max_records(PAGE).set_filters(since).send().await;
