@@ -131,8 +131,6 @@ fn whole(gpu: &Gpu, position: usize, holders: Vec<Arc<Owner>>, processes: &Proce
     };
     let count = holders.len();
     let divided = divide(&device, holders, processes);
-    let pieces: f64 = divided.pieces.iter().filter_map(|piece| piece.utilization).sum();
-    let measured = pieces + divided.host + divided.unknown;
     let memory_total = gpu.memory.map(|memory| memory.total);
     let share = |piece: &Piece| Share {
         owner: Arc::clone(&piece.owner),
@@ -145,7 +143,7 @@ fn whole(gpu: &Gpu, position: usize, holders: Vec<Arc<Owner>>, processes: &Proce
         energy: None,
     };
     let mut shares: Vec<Share> = divided.pieces.iter().map(share).collect();
-    split_energy(&mut shares, count == 1, divided.host, gpu.utilization.filter(|_| count == 1).unwrap_or(measured));
+    split_energy(&mut shares, count == 1, divided.host, gpu.utilization.unwrap_or(0.0));
     let rest = GpuUse {
         holders: count,
         unattributed_utilization: divided.rest_utilization,
@@ -156,8 +154,8 @@ fn whole(gpu: &Gpu, position: usize, holders: Vec<Arc<Owner>>, processes: &Proce
     Part { shares, rest }
 }
 
-/// Energy of a GPU with one holder is the holder's even when it idles, less what others are known to have used of it; several share it by measured
-/// time, and idle energy is nobody's. `host` is the node's own time, `whole` the time that counts as all of it.
+/// Energy of a GPU with one holder is the holder's even when it idles, less what others are known to have used of it; several share it by their
+/// parts of the device's time, and idle energy is nobody's. `host` is the node's own time, `whole` the time that counts as all of it.
 fn split_energy(shares: &mut [Share], alone: bool, host: f64, whole: f64) {
     for share in shares.iter_mut() {
         share.energy = share.utilization.map(|used| part(used, whole));

@@ -167,7 +167,7 @@ impl<'a> Rows<'a> {
         let gpus: Vec<GpuRow<'a>> = snapshot
             .gpus
             .iter()
-            .map(|gpu| GpuRow { gpu, nobody: totals.of_nobody(&gpu.gpu.identity.uuid), time })
+            .map(|gpu| GpuRow { gpu, total: totals.of_gpu(&gpu.gpu.identity.uuid), time })
             .collect();
         let shares: Vec<ShareRow<'a>> = snapshot
             .shares

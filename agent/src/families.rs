@@ -13,7 +13,7 @@ mod pod;
 
 use std::borrow::Cow;
 
-use crate::attribution::totals::{Total, Unattributed};
+use crate::attribution::totals::{GpuTotal, Total};
 use crate::attribution::{GpuUse, InstanceUse, Share};
 use crate::config::DcgmNames;
 use crate::exposition::Dropped;
@@ -146,8 +146,8 @@ fn flag(is: bool) -> f64 {
 pub struct GpuRow<'a> {
     /// The GPU and its rest.
     pub gpu: &'a GpuUse,
-    /// Counters of its rest.
-    pub nobody: Unattributed,
+    /// Its counters.
+    pub total: GpuTotal,
     /// Time of the reading, seconds since 1970.
     pub time: f64,
 }

@@ -82,8 +82,6 @@ pub struct Gpu {
     pub utilization: Option<f64>,
     /// The highest of those samples, percent.
     pub utilization_max: Option<f64>,
-    /// The same use added up since the agent started, seconds: one second at 50 percent is half a second.
-    pub busy_seconds: Option<f64>,
     /// Share of time in which memory was read or written, percent, averaged likewise.
     pub memory_copy_utilization: Option<f64>,
     /// Use of the video encoder, percent.

@@ -35,9 +35,8 @@ pub(super) struct Divided {
     pub(super) pieces: Vec<Piece>,
     pub(super) rest_utilization: Option<f64>,
     pub(super) rest_memory: Option<u64>,
-    /// Percent that the node itself used, and percent of processes without a name.
+    /// Percent that the node itself used.
     pub(super) host: f64,
-    pub(super) unknown: f64,
     /// Busy processes without a name.
     pub(super) unknown_busy: usize,
 }
@@ -56,7 +55,6 @@ pub(super) fn divide(device: &Device<'_>, holders: Vec<Arc<Owner>>, processes: &
         rest_utilization: device.busy.map(|busy| Some(busy - utilization).filter(|rest| *rest > 1e-6).unwrap_or(0.0)),
         rest_memory: device.memory.map(|held| held.saturating_sub(memory)),
         host: tally.host.sm,
-        unknown: tally.unknown.sm,
         unknown_busy: tally.unknown_busy,
         pieces,
     }

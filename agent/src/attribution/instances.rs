@@ -23,14 +23,14 @@ pub(super) fn attribute(gpu: &Gpu, position: usize, holders: &Holders, processes
     let claimed = claims::holders(gpu, instances, holders, processes);
     let mut part = Part::default();
     part.rest.instances = vec![InstanceUse::default(); instances.len()];
-    let mut times: Vec<(usize, f64)> = Vec::new();
+    let mut times: Vec<Option<f64>> = Vec::new();
     for group in groups(gpu, instances, holders, &claimed) {
         let Some(first) = group.positions.first().and_then(|at| instances.get(*at)) else { continue };
         let device = device(gpu, first);
         let divided = divide(&device, group.holders.keys().cloned().collect(), processes);
         part.rest.holders += group.holders.len();
         part.rest.unknown_processes += divided.unknown_busy;
-        times.push((slices(&first.profile), device.busy.unwrap_or(0.0)));
+        times.push(device.busy.map(|busy| slices(&first.profile) as f64 * busy));
         share(gpu, position, &group, &divided, &mut part);
         for &at in &group.positions {
             if let Some(rest) = part.rest.instances.get_mut(at) {
@@ -104,12 +104,13 @@ fn share(gpu: &Gpu, position: usize, group: &Group, divided: &Divided, part: &mu
     }
 }
 
-/// Energy goes by measured time and size: a busy instance of three slices has three times that of one slice. Idle energy is nobody's.
-fn split_energy(shares: &mut [Share], instances: &[MigInstance], times: &[(usize, f64)]) {
-    let whole: f64 = times.iter().map(|(slices, busy)| *slices as f64 * busy).sum();
+/// Energy goes by measured time and size: a busy instance of three slices has three times that of one slice. Idle energy is nobody's,
+/// and so is all of it while what one of the instances did is not known.
+fn split_energy(shares: &mut [Share], instances: &[MigInstance], times: &[Option<f64>]) {
+    let whole: Option<f64> = times.iter().copied().sum();
     for share in shares {
         let size = share.instance.and_then(|at| instances.get(at)).map_or(0, |instance| slices(&instance.profile));
-        share.energy = share.utilization.map(|used| part(size as f64 * used, whole));
+        share.energy = share.utilization.zip(whole).map(|(used, whole)| part(size as f64 * used, whole));
     }
 }
 

@@ -137,7 +137,7 @@ fn without_process_figures_a_shared_gpu_is_nobodys() {
 
 #[test]
 fn a_container_with_unknown_ids_has_what_is_measured() {
-    check(gpu(40.0, &[(1, 30.0, 2)]), &[("a", "slot-17")], &["a* 30.0 2G 1.0", "nobody 10.0 0G"]);
+    check(gpu(40.0, &[(1, 30.0, 2)]), &[("a", "slot-17")], &["a* 30.0 2G 0.8", "nobody 10.0 0G"]);
     check(gpu(40.0, &[]), &[], &["nobody 40.0 0G"]);
 }
 

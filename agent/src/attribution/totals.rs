@@ -13,6 +13,8 @@ use crate::pods::identity::Identities;
 const KEPT: Duration = Duration::from_secs(300);
 /// Containers times devices that are remembered at most. When they are more, those that have gone longest make room.
 const ENTRIES_MAX: usize = 4096;
+/// More than any GPU draws: a driver's counter that grew faster has restarted, or was misread.
+const WATTS_MAX: f64 = 10_000.0;
 
 /// What one container used of one device since the agent first saw it.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -25,13 +27,15 @@ pub struct Total {
     pub energy_joules: Option<f64>,
 }
 
-/// The same for what belongs to nobody, per GPU.
+/// What one GPU did since the agent first saw it, and what of that belongs to nobody.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Unattributed {
-    /// GPU-seconds.
-    pub usage_seconds: Option<f64>,
-    /// Joules.
-    pub energy_joules: Option<f64>,
+pub struct GpuTotal {
+    /// GPU-seconds in which a kernel ran: its containers' and nobody's together.
+    pub busy_seconds: Option<f64>,
+    /// GPU-seconds of nobody.
+    pub unattributed_seconds: Option<f64>,
+    /// Joules of nobody.
+    pub unattributed_joules: Option<f64>,
 }
 
 /// What and who: the uuid of the GPU or MIG instance, which tells most keys apart, and the container.
@@ -56,7 +60,7 @@ struct Entry {
 struct Device {
     /// The driver's counter, and when it was read.
     energy: Option<(f64, Duration)>,
-    unattributed: Unattributed,
+    total: GpuTotal,
 }
 
 impl Totals {
@@ -79,7 +83,7 @@ impl Totals {
             let joules = joules.get(share.gpu).copied().flatten();
             grow(&mut total.energy_joules, share.energy.zip(joules).map(|(part, joules)| part * joules));
         }
-        self.unattributed(snapshot, seconds, &joules);
+        self.advance_gpus(snapshot, seconds, &joules);
         self.containers.retain(|_, entry| now.saturating_sub(entry.seen) <= KEPT);
     }
 
@@ -110,29 +114,39 @@ impl Totals {
         key(snapshot, share).and_then(|key| self.containers.get(&key)).map_or_else(Total::default, |entry| entry.total)
     }
 
-    /// What belonged to nobody, of one GPU.
+    /// The total of one GPU.
     #[must_use]
-    pub fn of_nobody(&self, uuid: &str) -> Unattributed {
-        self.gpus.get(uuid).map_or_else(Unattributed::default, |device| device.unattributed)
+    pub fn of_gpu(&self, uuid: &str) -> GpuTotal {
+        self.gpus.get(uuid).map_or_else(GpuTotal::default, |device| device.total)
     }
 
     /// Joules since the last snapshot: the driver's counter where there is one, else power times time.
     /// Zero at the first look, after a gap of this GPU and when the counter restarted; absent when neither is read.
     fn device_joules(&mut self, gpu: &crate::gpu::Gpu, seconds: f64, (now, gap): (Duration, Duration)) -> Option<f64> {
         let device = self.gpus.entry(Arc::clone(&gpu.identity.uuid)).or_default();
-        let Some(joules) = gpu.energy_joules else { return gpu.power_watts.map(|watts| watts * seconds) };
-        let before = device.energy.replace((joules, now)).filter(|(_, at)| now.saturating_sub(*at) <= gap);
-        Some(before.map_or(0.0, |(before, _)| (joules - before).max(0.0)))
+        let before = device.energy.filter(|(_, at)| now.saturating_sub(*at) <= gap);
+        let Some(joules) = gpu.energy_joules else {
+            // A counter that is not read this time will have counted the time by the next.
+            return before.map(|_| 0.0).or_else(|| gpu.power_watts.map(|watts| watts * seconds));
+        };
+        device.energy = Some((joules, now));
+        let grown = |(before, at): (f64, Duration)| {
+            let most = now.saturating_sub(at).as_secs_f64() * WATTS_MAX;
+            Some(joules - before).filter(|grown| (0.0..=most).contains(grown))
+        };
+        Some(before.and_then(grown).unwrap_or(0.0))
     }
 
-    fn unattributed(&mut self, snapshot: &Snapshot, seconds: f64, joules: &[Option<f64>]) {
+    fn advance_gpus(&mut self, snapshot: &Snapshot, seconds: f64, joules: &[Option<f64>]) {
         for (position, (gpu, joules)) in snapshot.gpus.iter().zip(joules).enumerate() {
             let Some(device) = self.gpus.get_mut(&gpu.gpu.identity.uuid) else { continue };
             let attributed: f64 =
                 snapshot.shares.iter().filter(|share| share.gpu == position).filter_map(|share| share.energy).sum();
-            let nobody = &mut device.unattributed;
-            grow(&mut nobody.usage_seconds, gpu.unattributed_utilization.map(|percent| percent / 100.0 * seconds));
-            grow(&mut nobody.energy_joules, joules.map(|joules| (1.0 - attributed).max(0.0) * joules));
+            let total = &mut device.total;
+            let time = |percent: Option<f64>| percent.map(|percent| percent / 100.0 * seconds);
+            grow(&mut total.busy_seconds, time(gpu.gpu.utilization));
+            grow(&mut total.unattributed_seconds, time(gpu.unattributed_utilization));
+            grow(&mut total.unattributed_joules, joules.map(|joules| (1.0 - attributed).max(0.0) * joules));
         }
     }
 }

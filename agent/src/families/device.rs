@@ -88,7 +88,7 @@ pub(super) const FAMILIES: &[Family] = &[
         "gpu_device_busy_seconds_total",
         "GPU-seconds",
         "Time in which a kernel ran, since the agent started: its rate is the utilization over any window.",
-        |row| row.gpu.gpu.busy_seconds,
+        |row| row.total.busy_seconds,
     ),
     row(
         "gpu_device_memory_copy_utilization_ratio",
@@ -158,12 +158,12 @@ pub(super) const FAMILIES: &[Family] = &[
         "gpu_device_unattributed_usage_seconds_total",
         "GPU-seconds",
         "GPU time that no container is known to have used.",
-        |row| row.nobody.usage_seconds,
+        |row| row.total.unattributed_seconds,
     ),
     counter(
         "gpu_device_unattributed_energy_joules_total",
         "joules",
         "Energy that counts as no container's, idling included.",
-        |row| row.nobody.energy_joules,
+        |row| row.total.unattributed_joules,
     ),
 ];

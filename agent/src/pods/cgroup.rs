@@ -35,9 +35,9 @@ pub fn place(text: &str) -> Option<Place<'_>> {
 
 fn place_in_path(path: &str) -> Option<Place<'_>> {
     let Some((start, pod_uid)) = pod_in_path(path) else {
-        // Seen from a container of the same pod the path begins at the pod: "/../cri-containerd-<id>.scope".
-        let id = container_id(path.strip_prefix("/../")?)?;
-        return Some(Place { pod_uid: None, container_id: Some(id) });
+        // Seen from a container of the same pod the path begins at the pod, "/../cri-containerd-<id>.scope": what lies further away begins elsewhere.
+        let sibling = path.strip_prefix("/../")?.trim_start_matches("../").split('/').next()?;
+        return Some(Place { pod_uid: None, container_id: Some(container_id(sibling)?) });
     };
     Some(Place { pod_uid: Some(pod_uid), container_id: container_id(path.get(start..)?) })
 }
@@ -128,7 +128,7 @@ mod tests {
         check("0::/kubepods/burstable/pod<static>/<id>", Some((STATIC, Some(ID))));
         check("0::/kubepods/burstable/pod<uid>", Some((UID, None)));
         check("0::/../cri-containerd-<id>.scope", Some(("-", Some(ID))));
-        check("0::/../../podX/<id>", Some(("-", Some(ID))));
+        check("0::/../../crio-<id>.scope/container", Some(("-", Some(ID))));
     }
 
     #[test]
@@ -144,6 +144,8 @@ mod tests {
             "0::/kubepods/podnot-a-uid/<id>",
             "0::/mypod<uid>/<id>",
             "0::/../../system.slice/sshd.service",
+            "0::/../../../system.slice/docker-<id>.scope",
+            "0::/../../../../docker/<id>",
         ] {
             check(shape, None);
         }

@@ -54,15 +54,18 @@ pub struct Sources<'a> {
 #[derive(Debug, Clone)]
 struct Known {
     whose: Whose,
+    /// Whether it has its name for good.
+    settled: bool,
     start_time: Option<u64>,
     checked: Duration,
     seen: Duration,
 }
 
 impl Known {
-    /// A process without a name is looked at again soon: the kubelet writes its log directory a moment after the start.
+    /// A process without a name, or with one that its pod gave it, is looked at again soon: the kubelet names a container's log a moment after
+    /// the start.
     fn pace(&self) -> Duration {
-        if self.whose == Whose::Unknown { RELIST } else { RECHECK }
+        if self.settled { RECHECK } else { RELIST }
     }
 }
 
@@ -108,41 +111,50 @@ impl Processes {
         let new = !self.known.contains_key(&pid);
         if let Some(known) = self.known.get_mut(&pid) {
             let same = start_time.is_none() || known.start_time == start_time;
-            if same && known.whose != Whose::Unknown {
+            if same && known.settled {
                 known.checked = now;
                 return true;
             }
         } else if self.known.len() >= PIDS_MAX {
             return false;
         }
-        let whose = self.whose(pid, sources, now);
+        let (whose, exact) = self.whose(pid, sources, now);
         resolved.stranger |= match &whose {
             Whose::Container(owner) => !sources.holders.assignments.iter().any(|assignment| assignment.owner == *owner),
             Whose::Unknown => new,
             Whose::Host | Whose::MpsServer(_) => false,
         };
-        self.known.insert(pid, Known { whose, start_time, checked: now, seen: now });
+        let settled = whose != Whose::Unknown && (exact || !new);
+        self.known.insert(pid, Known { whose, settled, start_time, checked: now, seen: now });
         true
     }
 
-    fn whose(&mut self, pid: u32, sources: Sources<'_>, now: Duration) -> Whose {
+    /// To whom a process belongs, and whether that is exact rather than inferred from its pod.
+    fn whose(&mut self, pid: u32, sources: Sources<'_>, now: Duration) -> (Whose, bool) {
         let folder = self.proc.join(pid.to_string());
-        let Some(text) = read(&folder.join("cgroup")) else { return Whose::Unknown };
-        let whose = place(&text).map_or(Whose::Host, |place| self.container(&place, sources, now));
+        let Some(text) = read(&folder.join("cgroup")) else { return (Whose::Unknown, false) };
+        let (whose, exact) = place(&text).map_or((Whose::Host, true), |place| self.container(&place, sources, now));
         if read(&folder.join("comm")).is_none_or(|name| name.trim_end() != MPS_SERVER) {
-            return whose;
+            return (whose, exact);
         }
-        let Whose::Container(owner) = whose else { return Whose::MpsServer(None) };
-        Whose::MpsServer(Some(owner))
+        let Whose::Container(owner) = whose else { return (Whose::MpsServer(None), true) };
+        (Whose::MpsServer(Some(owner)), exact)
     }
 
-    fn container(&mut self, place: &Place<'_>, Sources { holders, identities }: Sources<'_>, now: Duration) -> Whose {
+    fn container(
+        &mut self,
+        place: &Place<'_>,
+        Sources { holders, identities }: Sources<'_>,
+        now: Duration,
+    ) -> (Whose, bool) {
         let uid = place.pod_uid.as_deref().unwrap_or_default();
         if let Some(owner) = place.container_id.and_then(|id| identities.container(id)) {
-            return Whose::Container(Arc::clone(owner));
+            return (Whose::Container(Arc::clone(owner)), true);
         }
-        let listed = |this: &Self| {
-            place.container_id.is_some_and(|id| this.containers.contains_key(id)) || this.pods.contains_key(uid)
+        // A pod that is listed may have a container that started since.
+        let listed = |this: &Self| match place.container_id {
+            Some(id) => this.containers.contains_key(id),
+            None => this.pods.contains_key(uid),
         };
         if !listed(self) && now >= self.relist_due {
             self.relist_due = now + RELIST;
@@ -151,7 +163,8 @@ impl Processes {
         let by_id = place.container_id.and_then(|id| self.containers.get(id)).cloned();
         let by_pod = || only_holder(self.pods.get(uid).or_else(|| identities.name(uid))?, holders);
         let by_checkpoint = || only(holders.names.iter().filter(|((of, _), _)| of == uid).map(|(_, owner)| owner));
-        by_id.or_else(by_pod).or_else(by_checkpoint).map_or(Whose::Unknown, Whose::Container)
+        let exact = by_id.is_some();
+        (by_id.or_else(by_pod).or_else(by_checkpoint).map_or(Whose::Unknown, Whose::Container), exact)
     }
 
     /// Lists the kubelet's log directories: their names alone are read.

@@ -82,6 +82,15 @@ fn an_instance_is_its_holders_in_percent_of_the_instance() {
 }
 
 #[test]
+fn energy_is_nobodys_while_what_an_instance_did_is_not_known() {
+    let mig = vec![instance(2, "3g.40gb", None, 4), instance(7, "1g.10gb", Some(30.0), 2)];
+    check(
+        &snapshot(mig, Vec::new(), &[("a", "MIG-2"), ("b", "MIG-7")]),
+        &["a MIG-2 - 4G -", "b MIG-7 30.0 2G -", "nobody MIG-2 - 0G", "nobody MIG-7 0.0 0G"],
+    );
+}
+
+#[test]
 fn without_gpm_there_is_memory_and_no_guess() {
     let mig = vec![instance(7, "1g.10gb", None, 2), instance(8, "1g.10gb", None, 3), instance(9, "1g.10gb", None, 1)];
     check(

@@ -87,7 +87,7 @@ fn a_container_that_is_back_within_minutes_goes_on_counting() {
     let back = snapshot(busy(), &held);
     totals.advance(&back, seconds(6), gap);
     assert_eq!(totals.of(&back, &back.shares[0]).usage_seconds, Some(2.0));
-    assert_eq!(totals.of_nobody("GPU-1").usage_seconds, Some(1.0));
+    assert_eq!(totals.of_gpu("GPU-1").unattributed_seconds, Some(1.0));
     totals.advance(&snapshot(busy(), &free), seconds(400), gap);
     totals.advance(&back, seconds(402), gap);
     assert_eq!(totals.of(&back, &back.shares[0]).usage_seconds, Some(1.0), "forgotten after five minutes");
@@ -113,6 +113,33 @@ fn a_gpu_that_was_away_adds_no_energy_of_its_absence() {
     assert_eq!(seen[63].energy_joules, Some(200.0));
     assert_eq!(seen[63].usage_seconds, Some(1.5));
     assert_eq!(seen[63].allocated_seconds, Some(63.0), "the kubelet had given it all the time");
+}
+
+#[test]
+fn energy_is_counted_once_whatever_the_driver_tells_of_its_counter() {
+    let held = holders(&[("a", "GPU-1")]);
+    let mut totals = Totals::default();
+    let mut read = |second, joules: Option<f64>| {
+        let gpu = Gpu { energy_joules: joules, power_watts: Some(100.0), ..gpu(50.0, &[]) };
+        let snapshot = snapshot(gpu, &held);
+        totals.advance(&snapshot, seconds(second), seconds(3));
+        totals.of(&snapshot, &snapshot.shares[0]).energy_joules.unwrap()
+    };
+    for (second, joules, expect, what) in [
+        (0, Some(26e6), 0.0, "since when is not known"),
+        (1, Some(26e6 + 100.0), 100.0, "the counter's growth"),
+        (2, None, 100.0, "not read: the counter goes on counting"),
+        (3, Some(26e6 + 300.0), 300.0, "both seconds, once"),
+        (4, Some(0.0), 300.0, "it went back"),
+        (5, Some(26e6 + 500.0), 300.0, "no GPU draws that much: it was misread"),
+        (6, Some(26e6 + 600.0), 400.0, "and goes on"),
+        (7, None, 400.0, "not read"),
+        (9, None, 400.0, "not read"),
+        (10, None, 500.0, "no longer read: power times time"),
+        (11, Some(26e6 + 1_100.0), 500.0, "and read again: since when is not known"),
+    ] {
+        assert_eq!(read(second, joules), expect, "second {second}: {what}");
+    }
 }
 
 #[test]
@@ -165,7 +192,7 @@ fn pods_that_come_and_go_take_a_bounded_memory() {
 }
 
 proptest::proptest! {
-    /// Over any history, containers and the rest together have used no more than the clock and the driver's counter allow.
+    /// Over any history, containers and the rest together have used what the GPU did, and no more than the clock and the driver's counter allow.
     #[test]
     fn no_second_and_no_joule_is_invented(
         ticks in proptest::collection::vec((1..8_u64, 0.0..=100.0_f64, 0.0..500.0_f64, 0..4_usize), 1..40),
@@ -182,10 +209,12 @@ proptest::proptest! {
             totals.advance(&snapshot(gpu, &held[who]), seconds(now), seconds(3));
         }
         let all = || totals.containers.values().map(|entry| entry.total);
-        let nobody = totals.of_nobody("GPU-1");
-        let used = all().filter_map(|total| total.usage_seconds).sum::<f64>() + nobody.usage_seconds.unwrap_or(0.0);
-        let energy = all().filter_map(|total| total.energy_joules).sum::<f64>() + nobody.energy_joules.unwrap_or(0.0);
-        proptest::prop_assert!(used <= counted + 1e-6, "{used} GPU-seconds in {counted}");
+        let gpu = totals.of_gpu("GPU-1");
+        let used = all().filter_map(|total| total.usage_seconds).sum::<f64>() + gpu.unattributed_seconds.unwrap();
+        let energy = all().filter_map(|total| total.energy_joules).sum::<f64>() + gpu.unattributed_joules.unwrap();
+        let busy = gpu.busy_seconds.unwrap();
+        proptest::prop_assert!((used - busy).abs() <= 1e-6, "{used} GPU-seconds are not the {busy} of the GPU");
+        proptest::prop_assert!(busy <= counted + 1e-6, "{busy} GPU-seconds in {counted}");
         proptest::prop_assert!((energy - watched).abs() <= 1e-6 * (1.0 + watched), "{energy} J of {watched}");
         for total in all() {
             proptest::prop_assert!(total.allocated_seconds.unwrap_or(0.0) <= counted + 1e-6);

@@ -138,7 +138,6 @@ impl Card {
             up: true,
             utilization: used.gpu.map(|measured| measured.mean),
             utilization_max: used.gpu.map(|measured| measured.max),
-            busy_seconds: used.busy_seconds,
             memory_copy_utilization: used.memory,
             encoder_utilization: used.encoder,
             decoder_utilization: used.decoder,

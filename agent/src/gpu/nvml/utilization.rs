@@ -1,4 +1,4 @@
-//! How busy a GPU was since the last pass: mean and maximum of the driver's own samples, and the time that adds up.
+//! How busy a GPU was since the last pass: mean and maximum of the driver's own samples.
 //! With MIG on, the driver has no figure for the whole GPU.
 
 use std::time::Duration;
@@ -12,16 +12,12 @@ use super::samples::{Measured, Seen, percent, since};
 /// `NVML_GPU_UTILIZATION_SAMPLES` and `NVML_MEMORY_UTILIZATION_SAMPLES`.
 const GPU: u32 = 1;
 const MEMORY: u32 = 2;
-/// The driver's rings hold about this much: a longer silence was not sampled to its full length.
-const RING: Duration = Duration::from_secs(16);
 
 /// What is remembered between passes.
 #[derive(Debug, Default)]
 pub(super) struct Utilization {
     gpu: Seen,
     memory: Seen,
-    busy_seconds: Option<f64>,
-    last: Option<Duration>,
     looked: Option<Duration>,
 }
 
@@ -32,15 +28,13 @@ pub(super) struct Used {
     pub(super) memory: Option<f64>,
     pub(super) encoder: Option<f64>,
     pub(super) decoder: Option<f64>,
-    pub(super) busy_seconds: Option<f64>,
 }
 
 impl Utilization {
     /// One pass. `undivided` is false while MIG is on.
     pub(super) fn read(&mut self, gpu: &Handle, undivided: bool, calls: &mut Calls<'_>) -> Used {
         if !undivided {
-            self.last = None;
-            return Used { busy_seconds: self.busy_seconds, ..Used::default() };
+            return Used::default();
         }
         let device = gpu.device();
         let elapsed = self.looked.replace(calls.now).map_or(Duration::ZERO, |looked| calls.now.saturating_sub(looked));
@@ -63,26 +57,13 @@ impl Utilization {
             rewind(&mut self.gpu, ("utilization_samples", GPU), gpu, calls);
             rewind(&mut self.memory, ("memory_samples", MEMORY), gpu, calls);
         }
-        self.add(calls.now, used);
         let engine = |info: UtilizationInfo| percent(f64::from(info.utilization));
         Used {
             gpu: used,
             memory: memory.map(|measured| measured.mean),
             encoder: calls.ask("encoder_utilization", || device.encoder_utilization()).and_then(engine),
             decoder: calls.ask("decoder_utilization", || device.decoder_utilization()).and_then(engine),
-            busy_seconds: self.busy_seconds,
         }
-    }
-
-    /// Adds up the time in which a kernel ran.
-    fn add(&mut self, now: Duration, used: Option<Measured>) {
-        let Some(Measured { mean, .. }) = used else {
-            self.last = None;
-            return;
-        };
-        let elapsed = self.last.map_or(Duration::ZERO, |last| now.saturating_sub(last)).min(RING);
-        self.last = Some(now);
-        *self.busy_seconds.get_or_insert(0.0) += mean / 100.0 * elapsed.as_secs_f64();
     }
 }
 
@@ -90,30 +71,5 @@ impl Utilization {
 fn rewind(seen: &mut Seen, (name, kind): (&'static str, u32), gpu: &Handle, calls: &mut Calls<'_>) {
     if let Some(whole) = calls.ask(name, || gpu.samples(kind, 0)) {
         seen.rewind(whole.into_iter().map(|(timestamp, _)| timestamp));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn busy_time_adds_up_and_a_gap_longer_than_the_ring_counts_as_the_ring() {
-        let mut utilization = Utilization::default();
-        let mut add = |second, mean: Option<f64>| {
-            utilization.add(Duration::from_secs(second), mean.map(|mean| Measured { mean, max: mean }));
-            utilization.busy_seconds
-        };
-        let found = [
-            (1, None),
-            (5, Some(50.0)),
-            (7, Some(50.0)),
-            (8, Some(100.0)),
-            (108, Some(50.0)),
-            (109, None),
-            (200, Some(9.0)),
-        ];
-        let found = found.map(|(second, mean)| add(second, mean));
-        assert_eq!(found, [None, Some(0.0), Some(1.0), Some(2.0), Some(10.0), Some(10.0), Some(10.0)]);
     }
 }

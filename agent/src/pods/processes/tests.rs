@@ -90,6 +90,34 @@ fn a_pod_with_one_holder_needs_no_container_id() {
 }
 
 #[test]
+fn a_container_that_starts_in_a_pod_that_is_known_is_found_by_its_own_log() {
+    let node = Node::new();
+    node.pod_log(&format!("ml_train-0_{UID}"));
+    node.container_log(&format!("train-0_ml_main-{}.log", id('a')));
+    node.process(41, 7, &format!("0::/kubepods/pod{UID}/{}", id('a')));
+    let both = holders(&[("train-0", "main"), ("train-0", "second")]);
+    let mut processes = node.processes();
+    assert_eq!(whose(&mut processes, 41, &both, 0).0, Some(Whose::Container(owner("train-0", "main"))));
+    // It restarts under another id, beside a second holder.
+    node.container_log(&format!("train-0_ml_main-{}.log", id('b')));
+    node.process(42, 8, &format!("0::/kubepods/pod{UID}/{}", id('b')));
+    assert_eq!(whose(&mut processes, 42, &both, 5).0, Some(Whose::Container(owner("train-0", "main"))));
+}
+
+#[test]
+fn a_name_that_the_pod_gave_is_put_right_by_the_containers_log() {
+    let node = Node::new();
+    node.pod_log(&format!("ml_train-0_{UID}"));
+    node.process(41, 7, &format!("0::/kubepods/pod{UID}/{}", id('a')));
+    let one = holders(&[("train-0", "main")]);
+    let mut processes = node.processes();
+    assert_eq!(whose(&mut processes, 41, &one, 0).0, Some(Whose::Container(owner("train-0", "main"))));
+    // An init container: its log has its name a moment after it started.
+    node.container_log(&format!("train-0_ml_init-{}.log", id('a')));
+    assert_eq!(whose(&mut processes, 41, &one, 2).0, Some(Whose::Container(owner("train-0", "init"))));
+}
+
+#[test]
 fn the_checkpoint_names_what_the_logs_do_not() {
     let node = Node::new();
     node.process(41, 7, &format!("0::/kubepods/pod{UID}/{}", id('a')));
