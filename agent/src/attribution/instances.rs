@@ -48,7 +48,7 @@ pub(super) fn attribute(gpu: &Gpu, position: usize, holders: &Holders, processes
     let inside: u64 = first_of_each(instances).filter_map(|instance| Some(instance.memory?.used)).sum();
     let attributed: u64 = part.shares.iter().filter_map(|share| share.memory_used).sum();
     let used = gpu.memory.map_or(inside, |memory| memory.used);
-    part.rest.unattributed_memory = Some(used.saturating_sub(attributed));
+    part.rest.unattributed_memory = gpu.up.then(|| used.saturating_sub(attributed));
     part
 }
 

@@ -1,6 +1,6 @@
 //! What dcgm-exporter adds to DCGM's own fields, and how a GPU is set up for virtual and confidential machines.
 
-use windlass_tests::nvml::{ModelName, Process, Profile};
+use windlass_tests::nvml::{AnswerName, Fault, ModelName, Process, Profile};
 use windlass_tests::scrape::Page;
 
 use crate::agent::node::{Node, unix};
@@ -40,6 +40,23 @@ fn xid_errors_and_clock_events_are_counted_as_dcgm_exporter_counts_them() {
     assert_eq!(page.select("DCGM_EXP_XID_ERRORS_TOTAL", &[SECOND]).len(), 0);
     let idle = [SECOND, ("clock_event", "gpu_idle"), window];
     assert!(page.value("DCGM_EXP_CLOCK_EVENTS_COUNT", &idle) >= Some(5.0));
+}
+
+#[test]
+fn a_driver_that_gives_no_events_at_first_is_asked_again() {
+    for call in ["nvmlEventSetCreate", "nvmlDeviceRegisterEvents"] {
+        let mut profile = Profile::idle(ModelName::H100, 1);
+        profile.faults = vec![Fault::of_calls(&[call], AnswerName::Unknown)];
+        let mut node = Node::start(&profile, vec![], |_| ());
+        node.until("it is refused", |page| {
+            page.select("windlass_agent_nvml_errors_total", &[("cause", "unknown")]).iter().any(|one| one.value >= 1.0)
+        });
+        profile.faults.clear();
+        let now = unix();
+        profile.gpu(0).xids = (0..120).map(|second| (now + f64::from(second), 31)).collect();
+        node.gpus.set(&profile).unwrap();
+        node.until("one is counted", |page| page.value("gpu_device_xid_errors_total", &[("xid", "31")]) >= Some(1.0));
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use windlass_tests::kubelet::pod;
 use windlass_tests::nvml::{AnswerName, Fault, Mig, ModelName, Process, Profile, mig_uuid};
+use windlass_tests::scrape::Page;
 
 use crate::agent::node::{Node, main_of, runs};
 
@@ -60,4 +61,28 @@ fn a_layout_that_the_driver_does_not_tell_for_the_moment_stands() {
             node.until("it was asked", |page| page.value("windlass_agent_nvml_errors_total", &labels) >= Some(1.0));
         assert_eq!(page.value("gpu_device_mig_instances", &[]), Some(2.0), "{call}");
     }
+}
+
+#[test]
+fn an_instance_stays_its_holders_while_the_driver_tells_nothing_of_it() {
+    let mut profile = Profile::idle(ModelName::H100, 1);
+    profile.gpu(0).mig = Some(vec![instance("1g.10gb", 7, 0)]);
+    let uuid = mig_uuid(0, 7, 0);
+    let pods = vec![pod("ml", "small", "main", &[("nvidia.com/mig-1g.10gb", &[uuid.as_str()])])];
+    let mut node = Node::start(&profile, pods, |_| ());
+    let allocated = |page: &Page| page.value("container_gpu_allocated_seconds_total", &[("uuid", &uuid)]);
+    let mut before = node.until("it is allocated", |page| allocated(page) > Some(0.2));
+    let no_memory = Fault::of_calls(&["nvmlDeviceGetMemoryInfo_v2"], AnswerName::NotFound);
+    for (fault, up) in [(no_memory, 1.0), (Fault::of_gpu(0, AnswerName::GpuIsLost), 0.0)] {
+        profile.faults = vec![fault];
+        node.gpus.set(&profile).unwrap();
+        before = node.until("the fault shows", |page| {
+            page.select("gpu_mig_memory_used_bytes", &[]).is_empty() && page.value("gpu_device_up", &[]) == Some(up)
+        });
+        assert_eq!(before.value("gpu_device_mig_instances", &[]), Some(1.0), "up {up}");
+        before = node.until("it counts on", |page| allocated(page) > allocated(&before).map(|seconds| seconds + 0.5));
+        assert_eq!(before.value("gpu_device_up", &[]), Some(up));
+        assert_eq!(before.select("gpu_device_unattributed_utilization_ratio", &[]).len(), 0, "up {up}: absent, not 0");
+    }
+    assert_eq!(before.select("gpu_device_unattributed_memory_bytes", &[]).len(), 0, "absent, not 0");
 }

@@ -76,6 +76,15 @@ fn a_refused_call_costs_only_its_own_metric() {
 }
 
 #[test]
+fn memory_is_read_the_old_way_where_the_driver_does_not_know_the_new_one() {
+    for answer in [AnswerName::ArgumentVersionMismatch, AnswerName::FunctionNotFound, AnswerName::NotSupported] {
+        let mut profile = two_busy();
+        profile.faults = vec![Fault::of_calls(&["nvmlDeviceGetMemoryInfo_v2"], answer)];
+        node(&profile).until("both have memory", |page| page.select("gpu_device_memory_used_bytes", &[]).len() == 2);
+    }
+}
+
+#[test]
 fn a_driver_that_is_missing_is_named_and_taken_up_when_it_comes() {
     let mut profile = two_busy();
     let away = Fault::of_calls(&["nvmlInit_v2", "nvmlInitWithFlags"], AnswerName::DriverNotLoaded);

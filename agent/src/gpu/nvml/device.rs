@@ -192,13 +192,11 @@ impl Card {
     }
 
     fn instances(&mut self, gpu: &Handle, calls: &mut Calls<'_>) -> Option<Vec<MigInstance>> {
-        let mut instances = match mig::read(self.slices.as_ref()?, calls) {
-            Ok(instances) => instances,
-            Err(mig::Gone) => {
-                self.slices = mig::enumerate(gpu, self.slices.take(), calls);
-                mig::read(self.slices.as_ref()?, calls).ok()?
-            }
-        };
+        let (mut instances, gone) = mig::read(self.slices.as_ref()?, calls);
+        if gone {
+            self.slices = mig::enumerate(gpu, self.slices.take(), calls);
+            instances = mig::read(self.slices.as_ref()?, calls).0;
+        }
         let gpms: BTreeMap<u32, _> = self.gpms.instances(gpu, self.slices.as_ref()?, calls);
         for instance in &mut instances {
             instance.gpm = instance.gpu_instance.and_then(|id| gpms.get(&id).copied().flatten());
@@ -224,7 +222,7 @@ pub(super) fn memory(handle: &Handle) -> Result<Memory, NvmlError> {
             let MemoryInfo { total, free, reserved, used, .. } = info;
             Memory { total, used: unreserved(total, free, reserved, used), free, reserved }
         }
-        Err(NvmlError::FailedToLoadSymbol(_)) => handle.memory_v1()?,
+        Err(error) if meaning(&error) == Meaning::Unsupported => handle.memory_v1()?,
         Err(error) => return Err(error),
     };
     // "Not known" is no size, as on a GPU whose memory is the machine's.

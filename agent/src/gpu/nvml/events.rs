@@ -17,6 +17,8 @@ use crate::gpu::{EVENT_WINDOW, Xid};
 
 /// How long one wait takes: so much later the thread notices that it should end, well before a lost session is opened again.
 const WAIT: Duration = Duration::from_millis(500);
+/// How long what the driver did not do is left alone before it is asked for again.
+const RETRY: Duration = Duration::from_secs(2);
 /// Kinds of Xid that are counted for one GPU.
 const CODES_MAX: usize = 64;
 /// Times that are kept of one of them, for counting what is recent.
@@ -50,7 +52,8 @@ impl Xids {
         all.get_mut(uuid).map(|seen| seen.iter_mut().map(told).collect()).unwrap_or_default()
     }
 
-    fn add(&self, uuid: &Arc<str>, code: u64, unix: f64) {
+    /// Counts one; how many it are now of its kind, 0 where kinds are too many.
+    fn add(&self, uuid: &Arc<str>, code: u64, unix: f64) -> u64 {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let seen = all.entry(Arc::clone(uuid)).or_default();
         let at = seen.binary_search_by_key(&code, |kind| kind.code).unwrap_or_else(|at| {
@@ -59,12 +62,13 @@ impl Xids {
             }
             at
         });
-        let Some(kind) = seen.get_mut(at).filter(|kind| kind.code == code) else { return };
+        let Some(kind) = seen.get_mut(at).filter(|kind| kind.code == code) else { return 0 };
         kind.count += 1;
         if kind.times.len() == TIMES_MAX {
             kind.times.pop_front();
         }
         kind.times.push_back(unix);
+        kind.count
     }
 }
 
@@ -109,43 +113,84 @@ struct Watcher {
 
 impl Watcher {
     fn watch(&self, nvml: &Arc<Nvml>, gpus: Vec<(Handle, Arc<str>)>) {
-        let Some(events) = self.noted("event_set_create", Events::new(nvml)) else { return };
-        let registered = |(handle, uuid): (Handle, Arc<str>)| {
-            self.noted("register_events", events.register(&handle)).map(|()| (handle.key(), uuid))
-        };
-        let names: BTreeMap<usize, Arc<str>> = gpus.into_iter().filter_map(registered).collect();
-        while !names.is_empty() && !self.stop.load(Ordering::Relaxed) {
-            let next = events.wait(WAIT);
-            if self.stop.load(Ordering::Relaxed) {
+        let Some(events) = self.create(nvml) else { return };
+        let (mut names, mut missing) = (BTreeMap::new(), gpus);
+        while !self.is_over() {
+            missing.retain(|(handle, uuid)| match self.noted("register_events", events.register(handle)) {
+                Ok(()) => {
+                    names.insert(handle.key(), Arc::clone(uuid));
+                    false
+                }
+                Err(meaning) => is_passing(meaning),
+            });
+            if names.is_empty() && missing.is_empty() {
                 return;
             }
-            match next {
-                Ok(Some((key, code))) => self.seen(names.get(&key), code),
-                Ok(None) => {}
-                Err(error) => {
-                    let over = matches!(meaning(&error), Meaning::Session | Meaning::Unsupported);
-                    self.noted::<()>("event_set_wait", Err(error));
-                    if over {
-                        return;
-                    }
-                    // A lost GPU makes every wait end at once.
-                    std::thread::sleep(WAIT);
-                }
+            let until = (!missing.is_empty()).then(|| self.clock.now() + RETRY);
+            if !self.listen(&events, &names, until) {
+                return;
             }
         }
     }
 
+    /// A set of events, when the driver gives one.
+    fn create(&self, nvml: &Arc<Nvml>) -> Option<Events> {
+        loop {
+            match self.noted("event_set_create", Events::new(nvml)) {
+                Ok(events) => return Some(events),
+                Err(meaning) if is_passing(meaning) && !self.is_over() => std::thread::sleep(RETRY),
+                Err(_) => return None,
+            }
+        }
+    }
+
+    /// Takes events until a moment; for ever without one. False when there will be no more.
+    fn listen(&self, events: &Events, names: &BTreeMap<usize, Arc<str>>, until: Option<Duration>) -> bool {
+        while !self.is_over() && until.is_none_or(|until| self.clock.now() < until) {
+            if names.is_empty() {
+                std::thread::sleep(WAIT);
+                continue;
+            }
+            let next = events.wait(WAIT);
+            if self.is_over() {
+                return false;
+            }
+            match self.noted("event_set_wait", next) {
+                Ok(Some((key, code))) => self.seen(names.get(&key), code),
+                Ok(None) => {}
+                // A lost GPU makes every wait end at once.
+                Err(meaning) if is_passing(meaning) => std::thread::sleep(WAIT),
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+
+    fn is_over(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
     fn seen(&self, uuid: Option<&Arc<str>>, code: u64) {
         let Some(uuid) = uuid else { return };
-        tracing::warn!(%uuid, xid = code, "the driver reports an Xid error; see NVIDIA's list of Xid errors");
-        self.xids.add(uuid, code, self.clock.unix());
+        let count = self.xids.add(uuid, code, self.clock.unix());
+        // A flood is told of ever more rarely: the 1st, 2nd, 4th, 8th…
+        if count.is_power_of_two() {
+            tracing::warn!(%uuid, xid = code, count, "the driver reports an Xid error; see NVIDIA's list of Xid errors");
+        }
     }
 
     /// Counts a failure.
-    fn noted<T>(&self, call: &'static str, result: Result<T, NvmlError>) -> Option<T> {
-        let failed = |error: &NvmlError| *open(&self.log).failed.entry((call, cause(error))).or_default() += 1;
-        result.inspect_err(failed).ok()
+    fn noted<T>(&self, call: &'static str, result: Result<T, NvmlError>) -> Result<T, Meaning> {
+        result.map_err(|error| {
+            *open(&self.log).failed.entry((call, cause(&error))).or_default() += 1;
+            meaning(&error)
+        })
     }
+}
+
+/// Whether the driver may do later what it did not do now.
+fn is_passing(meaning: Meaning) -> bool {
+    !matches!(meaning, Meaning::Session | Meaning::Unsupported)
 }
 
 #[cfg(test)]
@@ -162,7 +207,8 @@ mod tests {
         assert_eq!(xids.of("GPU-1", 13.0), [xid(31, 1, 11.0, 1), xid(79, 2, 12.0, 2)]);
         assert_eq!(xids.of("GPU-1", 311.0), [xid(31, 1, 11.0, 1), xid(79, 2, 12.0, 1)]);
         assert_eq!(xids.of("GPU-1", 999.0), [xid(31, 1, 11.0, 0), xid(79, 2, 12.0, 0)], "the count and the last stay");
-        (100..1_000).for_each(|code| xids.add(&uuid, code, 13.0));
+        let flood: u64 = (100..1_000).map(|code| xids.add(&uuid, code, 13.0)).sum();
+        assert_eq!(flood, CODES_MAX as u64 - 2, "more kinds than are kept count for nothing");
         assert_eq!((xids.of("GPU-1", 13.0).len(), xids.of("GPU-2", 13.0).len()), (CODES_MAX, 0));
     }
 }

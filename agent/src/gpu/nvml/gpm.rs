@@ -2,6 +2,7 @@
 //! Two samples for each are kept and filled in turn.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::calls::Calls;
@@ -16,11 +17,11 @@ const CLOSEST: Duration = Duration::from_millis(110);
 const METRICS: [u32; 12] = [1, 2, 3, 5, 10, 11, 12, 13, 20, 21, 61, 60];
 const MEBIBYTE: f64 = 1_048_576.0;
 
-/// The meters of one GPU: one for the whole, or one for each GPU instance.
+/// The meters of one GPU: one for the whole, or one for each GPU instance under the uuid of a MIG device of it, since ids are given again.
 #[derive(Default)]
 pub(super) struct Gpms {
     supported: Option<bool>,
-    meters: BTreeMap<Option<u32>, Meter>,
+    meters: BTreeMap<Option<Arc<str>>, Meter>,
 }
 
 /// Two samples of one GPU or instance.
@@ -56,10 +57,12 @@ impl Gpms {
         }
         for slice in slices {
             let Some(id) = slice.identity.gpu_instance else { continue };
-            let read = || self.meters.entry(Some(id)).or_default().read(gpu, Some(id), calls);
+            let meter = Some(Arc::clone(&slice.identity.uuid));
+            let read = || self.meters.entry(meter).or_default().read(gpu, Some(id), calls);
             found.entry(id).or_insert_with(read);
         }
-        self.meters.retain(|instance, _| instance.is_some_and(|id| found.contains_key(&id)));
+        let here = |uuid: &Arc<str>| slices.iter().any(|slice| slice.identity.uuid == *uuid);
+        self.meters.retain(|instance, _| instance.as_ref().is_some_and(here));
         found
     }
 

@@ -53,28 +53,22 @@ pub(super) fn enumerate(gpu: &Handle, before: Option<Vec<Slice>>, calls: &mut Ca
     Some(found.collect())
 }
 
-/// Reads the memory of every instance. `Err` when a handle is dead and the list must be made anew.
-pub(super) fn read(slices: &[Slice], calls: &mut Calls<'_>) -> Result<Vec<MigInstance>, Gone> {
+/// Reads the memory of every instance, and tells whether a handle is dead, so that the list must be made anew.
+pub(super) fn read(slices: &[Slice], calls: &mut Calls<'_>) -> (Vec<MigInstance>, bool) {
     let mut instances = Vec::with_capacity(slices.len());
+    let mut gone = false;
     for slice in slices {
         let mut instance = slice.identity.clone();
-        let mut gone = false;
         let outcome = calls.make("mig_memory_info", || {
             memory(&slice.handle)
-                .inspect_err(|error| gone = matches!(error, NvmlError::InvalidArg | NvmlError::NotFound))
+                .inspect_err(|error| gone |= matches!(error, NvmlError::InvalidArg | NvmlError::NotFound))
         });
-        if gone || matches!(outcome, Outcome::Nothing) {
-            return Err(Gone);
-        }
+        gone |= matches!(outcome, Outcome::Nothing);
         instance.memory = outcome.value();
         instances.push(instance);
     }
-    Ok(instances)
+    (instances, gone)
 }
-
-/// An instance was destroyed since the last enumeration.
-#[derive(Debug)]
-pub(super) struct Gone;
 
 /// The processes of each instance: the way that stays open when the list over the whole GPU is refused for want of privilege.
 pub(super) fn processes(slices: &[Slice], calls: &mut Calls<'_>) -> Option<Vec<Process>> {

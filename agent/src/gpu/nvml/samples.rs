@@ -86,24 +86,21 @@ const ROUND: u64 = 55_000;
 
 /// Per process the mean over the rounds newer than what was seen, which moves to the newest. The driver leaves out a process that did nothing in a
 /// round: that round is a 0 for it. A round in which nobody did anything is not there at all; who knows how busy the GPU was scales for it.
-/// At the first look the buffer holds the past as well, so only each process's newest sample counts.
+/// At the first look the buffer holds the past as well, and processes that have ended: only its last round is of now.
 pub(super) fn processes_since(seen: &mut Seen, samples: &[ProcessSample]) -> Vec<ProcessUtilization> {
-    let since = seen.newest;
-    let mut by_pid: BTreeMap<u32, (u64, f64)> = BTreeMap::new();
+    let of_processes = || samples.iter().filter(|sample| sample.0 != 0);
+    let newest = of_processes().map(|sample| sample.1).max().unwrap_or_default();
+    let from = if seen.newest > 0 { seen.newest } else { newest.saturating_sub(ROUND) };
+    seen.newest = seen.newest.max(newest);
+    let mut by_pid: BTreeMap<u32, f64> = BTreeMap::new();
     let mut times = Vec::new();
-    for &(pid, timestamp, sm) in samples.iter().filter(|sample| sample.0 != 0 && sample.1 > since) {
-        seen.newest = seen.newest.max(timestamp);
+    for &(pid, timestamp, sm) in of_processes().filter(|sample| sample.1 > from) {
         let Some(sm) = percent(sm) else { continue };
         times.push(timestamp);
-        let (newest, sum) = by_pid.entry(pid).or_insert((timestamp, 0.0));
-        if since > 0 {
-            *sum += sm;
-        } else if timestamp >= *newest {
-            (*newest, *sum) = (timestamp, sm);
-        }
+        *by_pid.entry(pid).or_default() += sm;
     }
-    let rounds = if since > 0 { rounds(times) } else { 1 };
-    by_pid.into_iter().map(|(pid, (_, sum))| ProcessUtilization { pid, sm: sum / f64::from(rounds) }).collect()
+    let rounds = f64::from(rounds(times));
+    by_pid.into_iter().map(|(pid, sum)| ProcessUtilization { pid, sm: sum / rounds }).collect()
 }
 
 /// In how many rounds these samples were taken; at least one.
@@ -174,10 +171,13 @@ mod tests {
     }
 
     #[test]
-    fn the_first_look_takes_the_newest_sample_only() {
+    fn the_first_look_takes_the_last_round_only() {
         let mut last = seen(0);
-        let samples = [(7, 5, 90.0), (7, 9, 10.0), (7, 7, 50.0)];
-        assert_eq!(processes_since(&mut last, &samples), [ProcessUtilization { pid: 7, sm: 10.0 }]);
+        // Process 9 has ended long ago, and is still in the buffer.
+        let samples = [(9, 100_000, 90.0), (7, 5_000_000, 50.0), (7, 5_200_000, 10.0), (8, 5_200_090, 20.0)];
+        let found = processes_since(&mut last, &samples);
+        assert_eq!(found, [ProcessUtilization { pid: 7, sm: 10.0 }, ProcessUtilization { pid: 8, sm: 20.0 }]);
+        assert_eq!(last, seen(5_200_090));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::device::{Broken, Card};
 use super::raw::Handle;
 use super::worker::Worker;
-use crate::gpu::{Gpu, Identity};
+use crate::gpu::{Gpu, Identity, MigInstance};
 
 /// What a thread brings back: the card, and the reading if it was asked for one.
 type Brought = (Box<Card>, Option<(Gpu, Broken)>);
@@ -18,6 +18,8 @@ pub(super) struct Slot {
     card: Place,
     told: State,
     answered: Option<Duration>,
+    /// How the GPU was divided when it answered last.
+    layout: Option<Vec<MigInstance>>,
 }
 
 enum Place {
@@ -41,7 +43,7 @@ impl Slot {
     pub(super) fn new(index: u32) -> Self {
         let identity = Arc::new(Identity { index, ..Identity::default() });
         let card = Place::Home(Box::new(Card::new(Arc::clone(&identity))));
-        Self { identity, card, told: State::Up, answered: None }
+        Self { identity, card, told: State::Up, answered: None, layout: None }
     }
 
     /// Takes back a card whose call has come back since.
@@ -114,9 +116,15 @@ impl Slot {
         Gpu { identity: Arc::clone(&self.identity), hangs: true, ..Gpu::default() }
     }
 
-    /// Notes when the GPU answered last.
+    /// Notes when the GPU answered last, and its instances: they stay their holders' while it does not answer.
     pub(super) fn date(&mut self, gpu: &mut Gpu, now: Duration) {
-        self.answered = if gpu.up { Some(now) } else { self.answered };
+        if gpu.up {
+            self.answered = Some(now);
+            let bare = |instance: &MigInstance| MigInstance { memory: None, gpm: None, ..instance.clone() };
+            self.layout = gpu.mig.as_ref().map(|mig| mig.iter().map(bare).collect());
+        } else {
+            gpu.mig.clone_from(&self.layout);
+        }
         gpu.sample_age = self.answered.map(|at| now.saturating_sub(at));
     }
 

@@ -6,8 +6,9 @@ use std::time::Duration;
 use super::fields::Values;
 use crate::gpu::Throttled;
 
-/// A silence longer than this was not watched: nothing is added for it.
+/// A silence longer than this, and than some times the pause before it, was not watched: nothing is added for it.
 const GAP: Duration = Duration::from_secs(5);
+const GAP_PAUSES: u32 = 3;
 
 /// A reason: its word, its bit in `nvmlClocksEventReason*`, and the field that counts nanoseconds of it.
 struct Reason {
@@ -45,14 +46,17 @@ pub(super) struct Throttle {
     /// Whether the driver has counted the reason: our own sum in its place would be a counter that falls.
     counted: [bool; REASONS.len()],
     last: Option<Duration>,
+    /// Between the last two passes.
+    pause: Duration,
 }
 
 impl Throttle {
     /// One pass: the reasons of the moment as bits, absent where the GPU does not tell them, and the driver's counters.
     pub(super) fn read(&mut self, now: Duration, bits: Option<u64>, counters: &Values) -> Vec<Throttled> {
-        let elapsed = self.last.map(|last| now.saturating_sub(last)).filter(|elapsed| *elapsed <= GAP);
-        self.last = bits.map(|_| now);
-        let elapsed = elapsed.unwrap_or_default().as_secs_f64();
+        let pause = self.last.map_or(Duration::ZERO, |last| now.saturating_sub(last));
+        let watched = pause <= GAP.max(self.pause * GAP_PAUSES);
+        (self.last, self.pause) = (bits.map(|_| now), pause);
+        let elapsed = if watched { pause.as_secs_f64() } else { 0.0 };
         let one = |((reason, seconds), counted): ((&Reason, &mut f64), &mut bool)| {
             let held = bits.zip(reason.bit).map(|(bits, bit)| bits & bit != 0);
             if held == Some(true) {
@@ -101,5 +105,16 @@ mod tests {
             [("sw_power_cap", 1.0), ("hw_thermal_slowdown", 1.0)],
             "a gap is no time"
         );
+    }
+
+    #[test]
+    fn passes_that_are_far_apart_by_choice_are_no_gaps() {
+        let mut throttle = Throttle::default();
+        let mut read = |second| {
+            let found = throttle.read(Duration::from_secs(second), Some(0x4), &Values::default());
+            found.iter().map(|held| held.seconds).reduce(f64::max)
+        };
+        let found = [0, 30, 60, 90, 990, 1020].map(&mut read);
+        assert_eq!(found, [0.0, 0.0, 30.0, 60.0, 60.0, 90.0].map(Some));
     }
 }
