@@ -49,10 +49,10 @@ pub mod limits {
     pub const IDENTITY_INTERVAL: Duration = Duration::from_secs(60);
     /// Largest checkpoint file read: 1 MiB holds thousands of devices.
     pub const CHECKPOINT_MAX: u64 = 4 << 20;
-    /// Connections served at once; further ones wait in the kernel's queue.
+    /// Connections served at once; a further one takes the place of the one that asked nothing for longest.
     pub const CONNECTIONS: usize = 32;
-    /// How long a client may take to send its request line and headers, and how long an idle connection is kept.
-    pub const HEADERS: Duration = Duration::from_secs(30);
+    /// How long a client may take to send its request line and headers, and how long a connection is kept on which nothing is asked.
+    pub const SILENCE: Duration = Duration::from_secs(30);
     /// How long a client may leave an answer untaken before its connection is cut: it would keep its place from the kubelet's probe.
     pub const UNTAKEN: Duration = Duration::from_secs(10);
     /// How long the first words to an instance metadata service may take: it is one hop away, or not there at all.

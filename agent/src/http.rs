@@ -7,6 +7,7 @@ pub mod web;
 
 mod landing;
 mod pages;
+mod places;
 mod tls;
 
 use std::convert::Infallible;
@@ -24,11 +25,11 @@ use hyper_util::server::graceful::GracefulConnection;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use self::places::{Place, Places};
 use crate::clock::Clock;
 use crate::config::limits;
 use crate::live::Live;
@@ -52,14 +53,10 @@ pub struct Views {
 
 /// Serves until cancelled, then lets open requests finish.
 pub async fn serve(listener: TcpListener, views: Views, stop: CancellationToken) -> anyhow::Result<()> {
-    let places = Arc::new(Semaphore::new(limits::CONNECTIONS));
+    let mut places = Places::new(limits::CONNECTIONS);
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
-        let place = tokio::select! {
-            () = stop.cancelled() => break,
-            place = Arc::clone(&places).acquire_owned() => place?,
-        };
         let stream = tokio::select! {
             () = stop.cancelled() => break,
             accepted = listener.accept() => match accepted {
@@ -72,11 +69,9 @@ pub async fn serve(listener: TcpListener, views: Views, stop: CancellationToken)
                 }
             },
         };
-        let (views, stop) = (views.clone(), stop.clone());
-        connections.spawn(async move {
-            connection(stream, views, stop).await;
-            drop(place);
-        });
+        let place = places.place();
+        let handle = connections.spawn(connection(stream, views.clone(), Arc::clone(&place), stop.clone()));
+        places.seat(place, handle);
     }
     let drained = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(limits::DRAIN, drained).await.is_err() {
@@ -86,56 +81,82 @@ pub async fn serve(listener: TcpListener, views: Views, stop: CancellationToken)
 }
 
 /// A connection from its handshake to its end.
-async fn connection(stream: TcpStream, views: Views, stop: CancellationToken) {
+async fn connection(stream: TcpStream, views: Views, place: Arc<Place>, stop: CancellationToken) {
     // The kernel cuts off who does not read: nothing above it notices. Without this the connection works as well, only not as safely.
     let _best_effort = SockRef::from(&stream).set_tcp_user_timeout(Some(limits::UNTAKEN));
-    let Some(tls) = views.live.web().tls.clone() else { return http1(stream, views, stop).await };
+    let Some(tls) = views.live.web().tls.clone() else { return http1(stream, views, place, stop).await };
     match tokio::time::timeout(limits::HANDSHAKE, TlsAcceptor::from(tls).accept(stream)).await {
-        Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => http2(stream, views, stop).await,
-        Ok(Ok(stream)) => http1(stream, views, stop).await,
+        Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => http2(stream, views, place, stop).await,
+        Ok(Ok(stream)) => http1(stream, views, place, stop).await,
         Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
         Err(_elapsed) => tracing::debug!("a TLS handshake was not finished within {:?}", limits::HANDSHAKE),
     }
 }
 
-async fn http1(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, views: Views, stop: CancellationToken) {
+async fn http1(
+    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    views: Views,
+    place: Arc<Place>,
+    stop: CancellationToken,
+) {
+    let asked = Arc::clone(&place);
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(limits::HEADERS)
+        .header_read_timeout(limits::SILENCE)
         .max_buf_size(limits::HEADER_BYTES.into())
-        .serve_connection(TokioIo::new(stream), service_fn(|request| answer(request, views.clone())));
-    until_stopped(connection, stop).await;
+        .serve_connection(
+            TokioIo::new(stream),
+            service_fn(move |request| answer(request, views.clone(), Arc::clone(&asked))),
+        );
+    until_stopped(connection, &place, limits::SILENCE, stop).await;
 }
 
-async fn http2(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, views: Views, stop: CancellationToken) {
+async fn http2(
+    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    views: Views,
+    place: Arc<Place>,
+    stop: CancellationToken,
+) {
+    let asked = Arc::clone(&place);
     let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .keep_alive_interval(limits::HEADERS)
         .max_concurrent_streams(limits::STREAMS)
         .max_header_list_size(limits::HEADER_BYTES.into())
-        .serve_connection(TokioIo::new(stream), service_fn(|request| answer(request, views.clone())));
-    until_stopped(connection, stop).await;
+        .serve_connection(
+            TokioIo::new(stream),
+            service_fn(move |request| answer(request, views.clone(), Arc::clone(&asked))),
+        );
+    until_stopped(connection, &place, limits::SILENCE, stop).await;
 }
 
-/// Serves until the peer goes; told to stop, what is under way is answered first.
-async fn until_stopped(connection: impl GracefulConnection<Error = hyper::Error>, stop: CancellationToken) {
+/// Serves until the peer goes or asks nothing for too long; told to stop, what is under way is answered first.
+async fn until_stopped(
+    connection: impl GracefulConnection<Error = hyper::Error>,
+    place: &Place,
+    silence: Duration,
+    stop: CancellationToken,
+) {
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = stop.cancelled() => {
+        ended = connection.as_mut() => Ok(ended),
+        () = async { tokio::select! { () = stop.cancelled() => (), () = place.silence(silence) => () } } => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            tokio::time::timeout(limits::UNTAKEN, connection).await
         }
     };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection ended early");
+    match ended {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "a connection ended early"),
+        Err(_elapsed) => tracing::debug!("an answer was not taken within {:?}", limits::UNTAKEN),
     }
 }
 
-async fn answer(request: Request<Incoming>, views: Views) -> Result<Answer, Infallible> {
+async fn answer(request: Request<Incoming>, views: Views, place: Arc<Place>) -> Result<Answer, Infallible> {
+    place.asks();
     let web = views.live.web();
-    let mut answer = if web.has_room(views.clock.now()) {
-        let authorization = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let authorization = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    // A probe costs nothing, and one that is refused ends the container: no flood may bring that about.
+    let probe = authorization.is_none() && pages::is_probe(request.uri().path());
+    let mut answer = if probe || web.has_room(views.clock.now()) {
         let admitted = web.users.admit(authorization).await;
         pages::page(&request, &views, admitted)
     } else {
@@ -145,4 +166,36 @@ async fn answer(request: Request<Incoming>, views: Views) -> Result<Answer, Infa
         answer.headers_mut().insert(name.clone(), value.clone());
     }
     Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::Empty;
+
+    #[tokio::test]
+    async fn an_http2_client_that_only_answers_pings_is_let_go() {
+        let (ours, theirs) = tokio::io::duplex(64 << 10);
+        let places = Places::new(1);
+        let place = places.place();
+        let served = hyper::server::conn::http2::Builder::new(TokioExecutor::new()).serve_connection(
+            TokioIo::new(ours),
+            service_fn(|_request| async { Ok::<_, Infallible>(pages::text(StatusCode::OK, "ok\n")) }),
+        );
+        let served = until_stopped(served, &place, Duration::from_millis(100), CancellationToken::new());
+        let client = async {
+            let io = TokioIo::new(theirs);
+            let (mut sender, connection) =
+                hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+            let asked = async {
+                let answer = sender.send_request(Request::new(Empty::<Bytes>::new())).await.unwrap();
+                assert_eq!(answer.status(), StatusCode::OK);
+                std::future::pending::<()>().await;
+            };
+            tokio::select! { ended = connection => ended.unwrap(), () = asked => () }
+        };
+        // Far longer than anything takes: what keeps its place for ever fails here.
+        let both = async { tokio::join!(served, client) };
+        tokio::time::timeout(Duration::from_mins(2), both).await.expect("the connection ends");
+    }
 }

@@ -26,7 +26,7 @@ pub(super) fn page<B>(request: &Request<B>, views: &Views, admitted: bool) -> An
     let path = request.uri().path();
     if !admitted {
         return refused(match path {
-            "/healthz" => health(views).status(),
+            "/healthz" | "/health" => health(views).status(),
             "/readyz" => ready(views).status(),
             _ => StatusCode::UNAUTHORIZED,
         });
@@ -34,11 +34,17 @@ pub(super) fn page<B>(request: &Request<B>, views: &Views, admitted: bool) -> An
     match path {
         "/metrics" => metrics(request, views),
         "/usage" => usage(views),
-        "/healthz" => health(views),
+        // The second is dcgm-exporter's.
+        "/healthz" | "/health" => health(views),
         "/readyz" => ready(views),
         "/" => respond(StatusCode::OK, "text/html; charset=utf-8", landing::page(views)),
         path => text(StatusCode::NOT_FOUND, format!("no {path} here; see /\n")),
     }
+}
+
+/// Whether this is what a kubelet asks, to decide on the life of the container.
+pub(super) fn is_probe(path: &str) -> bool {
+    matches!(path, "/healthz" | "/health" | "/readyz")
 }
 
 /// No more than a status.
@@ -84,8 +90,10 @@ fn metrics<B>(request: &Request<B>, views: &Views) -> Answer {
         Ok(published) => published,
         Err(refusal) => return *refusal,
     };
-    let says = |name| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let (format, compressed) = (accept::format(says(ACCEPT)), accept::gzip(says(ACCEPT_ENCODING)));
+    // A list may come as several lines.
+    let lines = |name| request.headers().get_all(name).iter().filter_map(|line| line.to_str().ok());
+    let says = |name| lines(name).collect::<Vec<_>>().join(",");
+    let (format, compressed) = (accept::format(&says(ACCEPT)), accept::gzip(&says(ACCEPT_ENCODING)));
     let mut page = respond(StatusCode::OK, format.content_type(), published.page.get(format, compressed).clone());
     page.headers_mut().insert(VARY, HeaderValue::from_static("accept, accept-encoding"));
     if compressed {

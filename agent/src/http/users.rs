@@ -11,14 +11,16 @@ use tokio::sync::Semaphore;
 
 use crate::config::web::Secret;
 
-/// What an unknown user's password is compared with, so that the time of the answer does not tell who exists.
-const NOBODY: &str = "$2b$10$SnoEmAYqWbESPVva0tgEvuMmKXj0O3APVtirti6RQCSAEixYVeHt.";
+/// Salt and digest of a hash that no password is known for.
+const NOBODY: &str = "SnoEmAYqWbESPVva0tgEvuMmKXj0O3APVtirti6RQCSAEixYVeHt.";
 /// Remembered admissions. More than there are users means that a password was changed.
 const REMEMBERED: usize = 100;
 
 /// Who may read.
 pub(super) struct Users {
     hashes: BTreeMap<String, Secret>,
+    /// What an unknown user's password is compared with: as costly as the costliest, so that the time of the answer does not tell who exists.
+    nobody: String,
     admitted: Mutex<BTreeSet<Vec<u8>>>,
     /// Made only where there are users: the first random number costs a tenth of a second and half a megabyte.
     key: Option<hmac::Key>,
@@ -31,7 +33,9 @@ impl Users {
         let random = || hmac::Key::generate(hmac::HMAC_SHA256, &rand::SystemRandom::new());
         let key = (!hashes.is_empty()).then(random).transpose();
         let key = key.map_err(|_| "the system gives no random numbers".to_owned())?;
-        Ok(Self { hashes, admitted: Mutex::default(), key, turn: Arc::new(Semaphore::new(1)) })
+        let cost = |hash: &Secret| Some(hash.0.parse::<bcrypt::HashParts>().ok()?.get_cost());
+        let nobody = format!("$2b${:02}${NOBODY}", hashes.values().filter_map(cost).max().unwrap_or_default());
+        Ok(Self { hashes, nobody, admitted: Mutex::default(), key, turn: Arc::new(Semaphore::new(1)) })
     }
 
     /// Whether everybody is let in.
@@ -44,7 +48,7 @@ impl Users {
         let Some(key) = &self.key else { return true };
         let Some((user, password)) = authorization.and_then(credentials) else { return false };
         let known = self.hashes.get(&user);
-        let hash = known.map_or(NOBODY, |hash| &hash.0).to_owned();
+        let hash = known.map_or(&self.nobody, |hash| &hash.0).clone();
         let tag = hmac::sign(key, format!("{user}\0{hash}\0{password}").as_bytes()).as_ref().to_vec();
         if self.admitted().contains(&tag) {
             return true;
@@ -111,6 +115,14 @@ mod tests {
         }
         assert_eq!(users.admitted().len(), 1);
         assert!(Users::new(BTreeMap::new()).unwrap().admit(None).await, "no users: no door");
+    }
+
+    #[test]
+    fn a_stranger_costs_as_much_as_the_costliest_user() {
+        let hash = |cost| Secret(bcrypt::hash_with_salt("x", cost, [7; 16]).unwrap().to_string());
+        let users = Users::new([("alice".to_owned(), hash(4)), ("bob".to_owned(), hash(6))].into()).unwrap();
+        assert_eq!(users.nobody.parse::<bcrypt::HashParts>().unwrap().get_cost(), 6);
+        assert!(!bcrypt::verify("x", &users.nobody).unwrap(), "it is a whole hash, and computed");
     }
 
     proptest::proptest! {

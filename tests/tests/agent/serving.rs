@@ -185,6 +185,14 @@ fn feature_53_the_page_comes_as_openmetrics_to_who_asks() {
         assert!(text.ends_with("\n# EOF\n") && text.contains("# TYPE windlass_agent_ticks counter\n"), "{text}");
         assert!(text.contains("# TYPE DCGM_FI_DEV_PCIE_REPLAY_COUNTER unknown\n"), "{text}");
     }
+    let lines =
+        ["Accept: text/html", "Accept: application/openmetrics-text", "Accept-Encoding: br", "Accept-Encoding: gzip"];
+    let answer = node.get_with("/metrics", &lines);
+    assert!(
+        answer.headers["content-type"].starts_with("application/openmetrics-text"),
+        "a list may come as several lines"
+    );
+    assert_eq!(answer.headers["content-encoding"], "gzip");
     let plain = node.get("/metrics");
     assert_eq!(plain.headers["content-type"], "text/plain; version=0.0.4; charset=utf-8");
     assert!(!plain.text().unwrap().contains("# EOF"));
@@ -218,6 +226,11 @@ fn feature_50_another_choice_of_families_is_taken_over_and_no_scrape_is_empty() 
     whole("the second choice", &|page| shows(page, "DCGM_FI_DEV_FB_TOTAL") && !shows(page, "DCGM_FI_DEV_FB_FREE"));
     put("nonsense\n");
     whole("a mistake that shows", &|page| {
+        page.value("windlass_agent_config_last_reload_successful", &ok) == Some(0.0)
+            && shows(page, "DCGM_FI_DEV_FB_TOTAL")
+    });
+    put("");
+    whole("a file without a row", &|page| {
         page.value("windlass_agent_config_last_reload_successful", &ok) == Some(0.0)
             && shows(page, "DCGM_FI_DEV_FB_TOTAL")
     });
@@ -288,20 +301,52 @@ fn feature_50_a_settings_file_is_taken_over_while_every_page_stays_whole() {
 fn clients_that_never_read_their_answers_do_not_keep_a_probe_out() {
     let node = Node::start(&Profile::idle(ModelName::H100, 8), vec![holder("a", 0)], |_| ());
     let address = node.address();
-    let alive = || -> std::io::Result<bool> {
-        let mut stream = TcpStream::connect(address)?;
-        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
-        write!(stream, "GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(status(&answer) == "200")
-    };
-    until("it is alive", || alive().is_ok_and(|it| it));
+    let alive = || probe(address).is_ok_and(|answer| status(&answer) == "200");
+    until("it is alive", alive);
     let greedy = || {
         let mut stream = TcpStream::connect(address).unwrap();
         write!(stream, "{}", "GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n".repeat(400)).unwrap();
         stream
     };
     let _unread: Vec<TcpStream> = (0..40).map(|_| greedy()).collect();
-    until("it is alive again", || alive().is_ok_and(|it| it));
+    until("it is alive again", alive);
+}
+
+/// The answer to a kubelet's probe on a connection of its own, if one comes soon.
+fn probe(address: SocketAddr) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+    write!(stream, "GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+#[test]
+fn clients_that_keep_asking_and_never_go_do_not_keep_a_probe_out() {
+    let node = Node::on_any(&Profile::idle(ModelName::T4, 1), |_| ());
+    let address = node.address();
+    until("it is alive", || probe(address).is_ok_and(|answer| status(&answer) == "200"));
+    let mut crowd: Vec<TcpStream> = (0..40).map(|_| TcpStream::connect(address).unwrap()).collect();
+    until("it is alive again", || {
+        for client in &mut crowd {
+            // Those that had to go cannot ask any more.
+            let _gone = write!(client, "HEAD /healthz HTTP/1.1\r\nHost: a\r\n\r\n");
+        }
+        probe(address).is_ok_and(|answer| status(&answer) == "200")
+    });
+}
+
+#[test]
+fn a_probe_is_answered_whatever_the_rate_limit() {
+    let folder = tempfile::tempdir().unwrap();
+    let web = folder.path().join("web.yaml");
+    std::fs::write(&web, "rate_limit: {interval: 1h, burst: 1}\n").unwrap();
+    let mut node = node(&web);
+    node.answer_until("/healthz", "it is alive", |answer| answer.status == 200);
+    node.answer_until("/usage", "the limit is reached", |answer| answer.status == 429);
+    for path in ["/healthz", "/readyz"] {
+        assert_ne!(node.get(path).status, 429, "{path}");
+    }
+    assert_eq!(node.get_with("/healthz", &["Authorization: Basic YTph"]).status, 429, "who costs a hash is counted");
 }

@@ -1,6 +1,8 @@
 //! Handshakes in memory: which client gets through under which policy, and what of Go's names is understood.
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use std::ops::Range;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, Connection, ServerConnection};
 
@@ -16,9 +18,15 @@ fn authority() -> Authority {
 
 /// Certificate and key, PEM.
 fn signed(by: &Authority, name: &str) -> (String, String) {
+    dated(by, name, 1975..4096)
+}
+
+/// The same, good for some years.
+fn dated(by: &Authority, name: &str, years: Range<i32>) -> (String, String) {
     let key = KeyPair::generate().unwrap();
-    let made = CertificateParams::new([name.to_owned()]).unwrap().signed_by(&key, by).unwrap();
-    (made.pem(), key.serialize_pem())
+    let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+    (params.not_before, params.not_after) = (date_time_ymd(years.start, 1, 1), date_time_ymd(years.end, 1, 1));
+    (params.signed_by(&key, by).unwrap().pem(), key.serialize_pem())
 }
 
 /// The client that trusts `authority`, with a certificate or without.
@@ -95,6 +103,17 @@ fn feature_48_clients_are_asked_for_what_the_policy_says() {
             let through = shake(Arc::clone(&server), client(&ours, shown));
             assert_eq!(through.is_ok(), expect, "{policy:?}: {through:?}");
         }
+    }
+}
+
+#[test]
+fn a_client_whose_certificate_is_of_another_time_stays_out() {
+    let World { ours, pems, .. } = world();
+    let tls = TlsServerConfig { client_auth_type: ClientAuth::RequireAndVerifyClientCert, ..Default::default() };
+    let (server, _) = server_config(&tls, &pems, true).unwrap();
+    for (years, expect) in [(2000..2010, false), (3000..3010, false), (2000..3000, true)] {
+        let through = shake(Arc::clone(&server), client(&ours, Some(&dated(&ours, "prometheus.ml", years.clone()))));
+        assert_eq!(through.is_ok(), expect, "{years:?}: {through:?}");
     }
 }
 
