@@ -27,10 +27,13 @@ pub struct WebConfig {
     /// TLS; without it the agent speaks plain HTTP.
     pub tls_server_config: Option<TlsServerConfig>,
     /// HTTP/2 and further headers.
+    #[serde(deserialize_with = "blank")]
     pub http_server_config: HttpServerConfig,
     /// A limit on requests over all clients.
+    #[serde(deserialize_with = "blank")]
     pub rate_limit: RateLimit,
     /// User -> bcrypt hash; empty lets everybody in.
+    #[serde(deserialize_with = "blank")]
     pub basic_auth_users: BTreeMap<String, Secret>,
 }
 
@@ -53,17 +56,40 @@ pub struct TlsServerConfig {
     /// Whether clients show a certificate.
     pub client_auth_type: ClientAuth,
     /// A client's certificate has to name one of these.
+    #[serde(deserialize_with = "blank")]
     pub client_allowed_sans: Vec<String>,
     /// Oldest version spoken.
     pub min_version: Option<Version>,
     /// Newest version spoken.
     pub max_version: Option<Version>,
     /// Suites of TLS 1.2, under Go's names; those of TLS 1.3 are not chosen, as in Go.
+    #[serde(deserialize_with = "blank")]
     pub cipher_suites: Vec<String>,
     /// Whose order of suites counts.
     pub prefer_server_cipher_suites: Option<bool>,
     /// Key exchange groups, in order, under Go's names.
+    #[serde(deserialize_with = "blank")]
     pub curve_preferences: Vec<String>,
+}
+
+impl TlsServerConfig {
+    /// A blank value is none; paths start at `folder`.
+    fn resolve(&mut self, folder: &Path) {
+        for path in [&mut self.cert_file, &mut self.key_file, &mut self.client_ca_file] {
+            *path = path.take().filter(|path| !path.as_os_str().is_empty()).map(|path| folder.join(path));
+        }
+        for text in [&mut self.cert, &mut self.client_ca] {
+            text.take_if(|text| text.is_empty());
+        }
+        self.key.take_if(|key| key.0.is_empty());
+    }
+
+    /// Whether anything in it asks for TLS: a section whose values are all blank does not.
+    fn is_enabled(&self) -> bool {
+        let files = [&self.cert_file, &self.key_file, &self.client_ca_file].iter().any(|file| file.is_some());
+        let texts = self.cert.is_some() || self.key.is_some() || self.client_ca.is_some();
+        files || texts || self.client_auth_type != ClientAuth::NoClientCert
+    }
 }
 
 /// Go's `tls.ClientAuthType`.
@@ -105,6 +131,7 @@ pub struct HttpServerConfig {
     /// HTTP/2, over TLS only.
     pub http2: bool,
     /// Sent with every answer; a blank one is not.
+    #[serde(deserialize_with = "blank")]
     pub headers: BTreeMap<String, String>,
 }
 
@@ -144,11 +171,10 @@ pub fn parse(text: &str, folder: &Path) -> Result<WebConfig, String> {
         serde_saphyr::from_str::<WebConfig>(text).map_err(|error| super::file::said(&error))?
     };
     if let Some(tls) = &mut config.tls_server_config {
-        for path in [&mut tls.cert_file, &mut tls.key_file, &mut tls.client_ca_file] {
-            *path = path.take().filter(|path| !path.as_os_str().is_empty()).map(|path| folder.join(path));
-        }
-        check_tls(tls)?;
+        tls.resolve(folder);
     }
+    config.tls_server_config.take_if(|tls| !tls.is_enabled());
+    config.tls_server_config.as_ref().map_or(Ok(()), check_tls)?;
     config.http_server_config.headers.retain(|_, value| !value.is_empty());
     config.http_server_config.headers.iter().try_for_each(|(name, value)| check_header(name, value))?;
     if config.rate_limit.interval > Duration::ZERO && config.rate_limit.burst == 0 {
@@ -225,6 +251,11 @@ fn check_user(user: &str, hash: &str) -> Result<(), String> {
         return Err(format!("basic_auth_users.{user}: cost {cost} takes minutes at each first knock; {remedy}"));
     }
     Ok(())
+}
+
+/// What a key without a value says: as if the key were not there. People comment out what is below it.
+fn blank<'de, D: serde::Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 
 /// `1s`, `500ms`, `1m30s`, as Go writes them; a bare 0 is none.

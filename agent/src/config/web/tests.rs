@@ -12,7 +12,7 @@ fn read(text: &str) -> Result<WebConfig, String> {
 #[test]
 fn a_whole_file_is_read_and_paths_start_at_its_folder() {
     let config = read(&format!(
-        "tls_server_config:\n  cert_file: tls.crt\n  key_file: /run/tls.key\n  client_ca_file: ca.crt\n  \
+        "tls_server_config:\n  cert: ''\n  cert_file: tls.crt\n  key_file: /run/tls.key\n  client_ca_file: ca.crt\n  \
          client_auth_type: RequireAndVerifyClientCert\n  min_version: TLS13\n  client_allowed_sans: [prometheus.ml]\n\
          http_server_config:\n  http2: false\n  headers:\n    X-Frame-Options: deny\n    X-XSS-Protection: ''\n\
          rate_limit:\n  interval: 1m30s\n  burst: 20\n\
@@ -32,7 +32,15 @@ fn a_whole_file_is_read_and_paths_start_at_its_folder() {
 
 #[test]
 fn an_empty_file_switches_nothing_on() {
-    for text in ["", "\n# nothing yet\n", "---\n", "{}"] {
+    for text in [
+        "",
+        "\n# nothing yet\n",
+        "---\n",
+        "{}",
+        "tls_server_config:\nhttp_server_config:\nrate_limit:\nbasic_auth_users:\n  # alice: none yet\n",
+        "tls_server_config: {}\nhttp_server_config:\n  headers:\n",
+        "tls_server_config:\n  cert_file: ''\n  key: ''\n  client_auth_type: ''\n  client_allowed_sans:\n  cipher_suites:\n",
+    ] {
         assert_eq!(read(text), Ok(WebConfig::default()), "{text:?}");
     }
 }
