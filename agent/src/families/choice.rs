@@ -9,6 +9,8 @@ use crate::gpu::Identity;
 
 /// Most rows read: DCGM has some hundreds of fields.
 const ROWS_MAX: usize = 2_000;
+/// Bad rows told of a file that has no good one.
+const TOLD_MAX: usize = 3;
 /// Longest help text kept, in characters.
 const HELP_MAX: usize = 500;
 
@@ -116,14 +118,20 @@ impl Choice {
         Self { shown: dcgm::FAMILIES.iter().map(shown).collect(), labels: vec![Label { name, value }] }
     }
 
-    /// Reads the bytes of a counters CSV. An error says why nothing of it can be used.
+    /// Reads the bytes of a counters CSV. An error says why nothing of it can be used. A file without a row is such a case too: it is being written,
+    /// or cut short.
     pub fn read(bytes: &[u8]) -> Result<(Self, Complaints), String> {
         let text = std::str::from_utf8(bytes).map_err(|_| "not a text in UTF-8")?;
         let (choice, complaints) = Self::parse(text);
-        if choice.shown.is_empty() && !complaints.rows.is_empty() {
-            return Err(format!("no row of it can be used; {}", complaints.rows.join("; ")));
+        if !choice.shown.is_empty() || !complaints.unknown.is_empty() {
+            return Ok((choice, complaints));
         }
-        Ok((choice, complaints))
+        let rows = complaints.rows.get(..TOLD_MAX).unwrap_or(&complaints.rows).join("; ");
+        Err(match complaints.rows.len() {
+            0 => "no row in it; to show no DCGM families say --dcgm-names off".to_owned(),
+            count if count > TOLD_MAX => format!("no row of it can be used; {rows}; and {} more", count - TOLD_MAX),
+            _ => format!("no row of it can be used; {rows}"),
+        })
     }
 
     /// Reads a counters CSV: `field, type, help` a line, `#` for comments. Names are shown as they are written.

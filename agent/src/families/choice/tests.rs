@@ -66,6 +66,24 @@ fn a_bad_row_is_told_with_its_line_and_costs_only_itself() {
 }
 
 #[test]
+fn a_file_that_chooses_nothing_is_refused_in_one_short_line() {
+    for (text, expect) in [
+        ("", "--dcgm-names off"),
+        ("# Format\n\n", "--dcgm-names off"),
+        ("DCGM_FI_DRIVER_VERSION, label, Driver\n", "--dcgm-names off"),
+        ("a,b\n", "no row of it can be used; line 1: 2 columns"),
+        (&"x,gauge,y\n".repeat(90), "and 87 more"),
+        ("DCGM_FI_DEV_GPU_TEMP, gauge, 20 \u{b0}C\n", ""),
+    ] {
+        let said = Choice::read(text.as_bytes()).err().unwrap_or_default();
+        assert!(said.contains(expect) && said.is_empty() == expect.is_empty(), "{text}: {said}");
+        assert!(said.len() < 500 && said.lines().count() <= 1, "{said}");
+    }
+    assert!(Choice::read(b"DCGM_FI_DEV_GPU_TEMP, gauge, 20 \xb0C\n").unwrap_err().contains("UTF-8"));
+    assert!(Choice::read(b"DCGM_EXP_P2P_STATUS, gauge, x\n").is_ok(), "good rows that are not ours are no mistake");
+}
+
+#[test]
 fn fields_that_are_not_read_are_told_once() {
     check(
         "DCGM_EXP_GPU_HEALTH_STATUS, gauge, x\nDCGM_EXP_GPU_HEALTH_STATUS, gauge, x\nDCGM_EXP_P2P_STATUS, gauge, x\n",
