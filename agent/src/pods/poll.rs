@@ -87,10 +87,10 @@ impl Pace {
         (pause, limits::PODS_INTERVAL)
     }
 
-    /// Whether what the Pods API said is told no longer, once: its socket is away for a moment while the kubelet restarts, and for good where it starts
-    /// without the API. Pods made again under their names are others by then.
+    /// Whether what the Pods API said is told no longer, once: it is away for a moment while the kubelet restarts, and for good where the kubelet starts
+    /// without it. Pods made again under their names are others by then. Asked in time and refused once, it may still be asked again.
     fn outlived(&mut self, now: Duration) -> bool {
-        self.identified.take_if(|(at, _)| now.saturating_sub(*at) >= limits::IDENTITY_INTERVAL).is_some()
+        self.identified.take_if(|(at, _)| now.saturating_sub(*at) >= limits::IDENTITY_INTERVAL * 2).is_some()
     }
 }
 
@@ -137,9 +137,7 @@ impl Poll {
         let now = self.clock.now();
         if !api.exists() {
             pods.identified = None;
-            if pace.outlived(now) {
-                self.shared.identities.publish(Source::Kubelet, None);
-            }
+            self.forget(now, pace);
             return;
         }
         let known = self.shared.identities.current();
@@ -165,7 +163,15 @@ impl Poll {
                     tracing::warn!("the kubelet's Pods API does not answer: {reason}");
                 }
                 pods.identified = Some(false);
+                self.forget(now, pace);
             }
+        }
+    }
+
+    /// Gives up what the Pods API said when it was too long ago; an informer, where there is one, is heard instead.
+    fn forget(&self, now: Duration, pace: &mut Pace) {
+        if pace.outlived(now) {
+            self.shared.identities.publish(Source::Kubelet, None);
         }
     }
 
@@ -237,9 +243,9 @@ mod tests {
     }
 
     #[test]
-    fn what_a_pods_api_said_that_is_gone_is_forgotten_after_a_minute() {
+    fn what_a_pods_api_said_that_is_gone_is_forgotten_after_two_minutes() {
         let seconds = Duration::from_secs;
         let mut pace = Pace { identified: Some((seconds(100), Shown::default())), ..Pace::default() };
-        assert_eq!([110, 159, 160, 300].map(|now| pace.outlived(seconds(now))), [false, false, true, false]);
+        assert_eq!([110, 219, 220, 300].map(|now| pace.outlived(seconds(now))), [false, false, true, false]);
     }
 }

@@ -69,12 +69,21 @@ impl Known {
     }
 }
 
+/// To whom a process belongs.
+struct Found {
+    whose: Whose,
+    /// Known of the container, rather than inferred from its pod.
+    exact: bool,
+    /// The pod was made again under its name: what is known of it is the old one's identity.
+    made_again: bool,
+}
+
 /// What one pass over the pids found out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Resolved {
     /// To whom each pid belongs.
     pub whose: BTreeMap<u32, Whose>,
-    /// A process appeared whose container holds nothing that we know of: the kubelet should be asked at once.
+    /// A process appeared whose container holds nothing that we know of, or whose pod is not the one that we know: the kubelet should be asked at once.
     pub stranger: bool,
 }
 
@@ -118,7 +127,8 @@ impl Processes {
         } else if self.known.len() >= PIDS_MAX {
             return false;
         }
-        let (whose, exact) = self.whose(pid, sources, now);
+        let Found { whose, exact, made_again } = self.whose(pid, sources, now);
+        resolved.stranger |= made_again;
         resolved.stranger |= match &whose {
             Whose::Container(owner) => !sources.holders.assignments.iter().any(|assignment| assignment.owner == *owner),
             Whose::Unknown => new,
@@ -129,16 +139,21 @@ impl Processes {
         true
     }
 
-    /// To whom a process belongs, and whether that is exact rather than inferred from its pod.
-    fn whose(&mut self, pid: u32, sources: Sources<'_>, now: Duration) -> (Whose, bool) {
+    fn whose(&mut self, pid: u32, sources: Sources<'_>, now: Duration) -> Found {
         let folder = self.proc.join(pid.to_string());
-        let Some(text) = read(&folder.join("cgroup")) else { return (Whose::Unknown, false) };
-        let (whose, exact) = place(&text).map_or((Whose::Host, true), |place| self.container(&place, sources, now));
+        let Some(text) = read(&folder.join("cgroup")) else {
+            return Found { whose: Whose::Unknown, exact: false, made_again: false };
+        };
+        let place = place(&text);
+        let (whose, exact) = place.as_ref().map_or((Whose::Host, true), |place| self.container(place, sources, now));
+        let made_again = place.is_some_and(|place| made_again(&place, &whose, sources.identities));
         if read(&folder.join("comm")).is_none_or(|name| name.trim_end() != MPS_SERVER) {
-            return (whose, exact);
+            return Found { whose, exact, made_again };
         }
-        let Whose::Container(owner) = whose else { return (Whose::MpsServer(None), true) };
-        (Whose::MpsServer(Some(owner)), exact)
+        match whose {
+            Whose::Container(owner) => Found { whose: Whose::MpsServer(Some(owner)), exact, made_again },
+            _ => Found { whose: Whose::MpsServer(None), exact: true, made_again },
+        }
     }
 
     fn container(
@@ -172,6 +187,13 @@ impl Processes {
         self.containers = entries(&self.logs.join("containers")).filter_map(|name| container_log(&name)).collect();
         self.pods = entries(&self.logs.join("pods")).filter_map(|name| pod_log(&name)).collect();
     }
+}
+
+/// Whether the pod of this name that was identified has another uid: the process is of one that came after it.
+fn made_again(place: &Place<'_>, whose: &Whose, identities: &Identities) -> bool {
+    let Whose::Container(owner) = whose else { return false };
+    let identity = place.pod_uid.as_deref().zip(identities.of(owner));
+    identity.is_some_and(|(uid, identity)| *identity.uid != *uid)
 }
 
 /// The one container of a pod that holds a GPU; several would be a guess.

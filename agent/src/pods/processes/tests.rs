@@ -1,6 +1,7 @@
 //! Processes against a small tree that looks like a node's `/proc` and `/var/log`.
 
 use super::super::Assignment;
+use super::super::identity::{Pod, Shown};
 use super::*;
 
 const UID: &str = "1b1cbdb3-3a6f-4f0c-9f0e-6d1f9e3f6a11";
@@ -76,6 +77,21 @@ fn the_container_log_names_the_container() {
         whose(&mut node.processes(), 41, &holders(&[]), 0),
         (Some(Whose::Container(owner("train-0", "main"))), true)
     );
+}
+
+#[test]
+fn a_pod_made_again_under_its_name_is_asked_about_at_once() {
+    let node = Node::new();
+    node.process(41, 7, &format!("0::/kubepods/pod{UID}/{}", id('a')));
+    node.container_log(&format!("train-0_ml_main-{}.log", id('a')));
+    let known = holders(&[("train-0", "main")]);
+    for (uid, expect) in [(UID, false), ("5e1c0000-3a6f-4f0c-9f0e-6d1f9e3f6a11", true)] {
+        let pod = Pod { namespace: "ml".into(), name: "train-0".into(), uid: uid.into(), ..Pod::default() };
+        let sources = Sources { holders: &known, identities: &Identities::new([pod], &Shown::default()) };
+        let mut processes = node.processes();
+        let mut stranger = |now| processes.resolve(&[41].into(), sources, Duration::from_secs(now)).stranger;
+        assert_eq!([stranger(0), stranger(1), stranger(2)], [expect, false, false], "{uid}: once");
+    }
 }
 
 #[test]
