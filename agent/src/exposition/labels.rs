@@ -12,8 +12,11 @@ const LABEL_MAX: usize = 512;
 /// Room that most label sets fit into, in bytes.
 const USUAL: usize = 256;
 
-/// Labels that single families of DCGM's add to the GPU's. A label twice in a series spoils the whole page for its reader.
-const DCGM_FURTHER: [&str; 5] = ["err_code", "err_msg", "window_size_in_ms", "xid", "clock_event"];
+/// Labels that single series of DCGM's add to the GPU's. A label twice in a series spoils the whole page for its reader, and a pod says nothing of its GPU.
+const DCGM_FURTHER: [&str; 8] =
+    ["err_code", "err_msg", "window_size_in_ms", "xid", "clock_event", "GPU_I_PROFILE", "GPU_I_ID", "hpc_job"];
+/// Labels of whoever scrapes: a reader that keeps a page's labels would take a pod's word for where it was scraped.
+const OF_TARGETS: [&str; 2] = ["job", "instance"];
 
 /// Labels as they stand on the page.
 #[derive(Debug, Clone)]
@@ -156,8 +159,9 @@ pub(super) fn dcgm_labels(
         .with("pod", name(|owner| &owner.pod))
         .with("container", name(|owner| &owner.container));
     for (name, value) in owner.map(|owner| identity_labels(owner, sources)).unwrap_or_default() {
-        // dcgm-exporter shows pod labels under their own names: where that is a name, and no label of the series has it.
-        let own = name.strip_prefix("label_").filter(|own| !own.starts_with(|first: char| first.is_ascii_digit()));
+        // dcgm-exporter shows pod labels under their own names: where that is a name, and nobody else's.
+        let fits = |own: &&str| own.starts_with(|first: char| first.is_ascii_alphabetic()) && !OF_TARGETS.contains(own);
+        let own = name.strip_prefix("label_").filter(fits);
         let name = own.unwrap_or(name);
         if !labels.has(name) && !DCGM_FURTHER.contains(&name) {
             labels = labels.with(name, value);

@@ -294,8 +294,17 @@ fn without_gpus_the_agent_still_speaks_of_itself() {
 
 #[test]
 fn a_pods_uid_and_labels_stand_on_its_series_escaped() {
-    let shown = Shown { uid: true, labels: Some(LabelNames::parse("team|pod|9x|xid").unwrap()) };
-    let labels = [("team", "a\"b\\c\nd"), ("pod", "mine"), ("9x", "n"), ("xid", "31"), ("other", "x")];
+    let shown = Shown { uid: true, labels: Some(LabelNames::parse("team|pod|9x|xid|GPU_I_ID|job|__name__").unwrap()) };
+    let labels = [
+        ("team", "a\"b\\c\nd"),
+        ("pod", "mine"),
+        ("9x", "n"),
+        ("xid", "31"),
+        ("GPU_I_ID", "7"),
+        ("job", "j"),
+        ("__name__", "up"),
+        ("other", "x"),
+    ];
     let pod = Pod {
         namespace: "ml".into(),
         name: "train".into(),
@@ -322,10 +331,11 @@ fn a_pods_uid_and_labels_stand_on_its_series_escaped() {
         text.lines().find(fits).unwrap().to_owned()
     };
     let own = line("gpu_utilization", "train");
-    let labels = r#"pod_uid="u-1",label_9x="n",label_pod="mine",label_team="a\"b\\c\nd",label_xid="31"}"#;
+    let labels = r#"pod_uid="u-1",label_9x="n",label_GPU_I_ID="7",label___name__="up",label_job="j",label_pod="mine",label_team="a\"b\\c\nd",label_xid="31"}"#;
     assert!(own.contains(labels), "{own}");
     let dcgm = line("DCGM_FI_DEV_GPU_UTIL", "train");
-    // A pod label named like a label of the series, or of another series of DCGM's, stays away; one that would be no name keeps ours.
-    assert!(dcgm.contains(r#"container="main",pod_uid="u-1",label_9x="n",team="a\"b\\c\nd"}"#), "{dcgm}");
+    // A pod label named like a label of the series, or of another series of DCGM's, stays away; one that would be no name, or a scraper's, keeps ours.
+    let labels = r#"container="main",pod_uid="u-1",label_9x="n",label___name__="up",label_job="j",team="a\"b\\c\nd"}"#;
+    assert!(dcgm.contains(labels), "{dcgm}");
     assert!(!line("gpu_utilization", "a").contains("pod_uid"), "not known, not shown");
 }
