@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod agent {
+    /// Every row of the table of metrics, filled.
+    mod coverage;
     /// Everything that the driver tells, against the fake's truth.
     mod depth;
     /// `doctor` and `--once`.

@@ -2,6 +2,7 @@
 //! and a README that says what the programs do. Every failure names the file, the line and the rule.
 
 mod examples;
+mod features;
 mod readme;
 mod source;
 
