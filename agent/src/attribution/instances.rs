@@ -45,10 +45,10 @@ pub(super) fn attribute(gpu: &Gpu, position: usize, holders: &Holders, processes
     part.shares.sort_by(|a, b| (a.instance, &a.owner).cmp(&(b.instance, &b.owner)));
     split_energy(&mut part.shares, instances, &times);
     // The parent tells its aggregate only to the privileged; the instances' sum is what everybody may know.
-    let inside: u64 = first_of_each(instances).filter_map(|instance| Some(instance.memory?.used)).sum();
+    let inside: Option<u64> = first_of_each(instances).map(|instance| Some(instance.memory?.used)).sum();
     let attributed: u64 = part.shares.iter().filter_map(|share| share.memory_used).sum();
-    let used = gpu.memory.map_or(inside, |memory| memory.used);
-    part.rest.unattributed_memory = gpu.up.then(|| used.saturating_sub(attributed));
+    let used = gpu.memory.map(|memory| memory.used).or(inside).filter(|_| gpu.up);
+    part.rest.unattributed_memory = used.map(|used| used.saturating_sub(attributed));
     part
 }
 

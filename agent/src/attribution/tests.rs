@@ -122,6 +122,40 @@ fn a_shared_gpu_is_split_by_measured_time() {
 }
 
 #[test]
+fn a_pod_on_several_slots_and_devices_has_one_share_of_each() {
+    let named =
+        |uuid: &str, gpu: Gpu| Gpu { identity: Arc::new(Identity { uuid: uuid.into(), ..Identity::default() }), ..gpu };
+    let instance = crate::gpu::MigInstance {
+        uuid: "MIG-7".into(),
+        gpu_instance: Some(7),
+        gpm: Some(crate::gpu::Gpm { sm_active: Some(30.0), ..Default::default() }),
+        ..Default::default()
+    };
+    let split = Gpu { utilization: None, memory: None, mig: Some(vec![instance]), ..gpu(0.0, &[]) };
+    let gpus = vec![gpu(80.0, &[(1, 50.0, 2), (2, 25.0, 3)]), named("GPU-2", gpu(90.0, &[])), named("GPU-3", split)];
+    let given = [("a", "GPU-1::0"), ("a", "GPU-1::3"), ("b", "GPU-1::1"), ("a", "GPU-2"), ("a", "MIG-7")];
+    let snapshot = attribute(Reading { driver_version: None, gpus }, &holders(&given), &processes());
+    assert_eq!(
+        lines(&snapshot),
+        [
+            "a 50.0 2G 0.6",
+            "b 25.0 3G 0.3",
+            "a 90.0 0G 1.0",
+            "a 30.0 - 1.0",
+            "nobody 5.0 0G",
+            "nobody 0.0 0G",
+            "nobody - -"
+        ]
+    );
+    let mut totals = totals::Totals::default();
+    for second in [0, 2] {
+        totals.advance(&snapshot, std::time::Duration::from_secs(second), std::time::Duration::from_secs(3));
+    }
+    let allocated = snapshot.shares.iter().map(|share| totals.of(&snapshot, share).allocated_seconds);
+    assert!(allocated.eq([Some(2.0); 4]), "a device is held once, by however many slots");
+}
+
+#[test]
 fn an_unknown_process_is_never_spread_and_makes_zeros_uncertain() {
     let given = [("a", "GPU-1::0"), ("b", "GPU-1::1")];
     check(gpu(80.0, &[(1, 50.0, 2), (99, 30.0, 3)]), &given, &["a 50.0 2G 0.6", "b - - -", "nobody 30.0 3G"]);

@@ -109,6 +109,9 @@ mod tests {
             "0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod<u_id>.slice/cri-containerd-<id>.scope",
             "0::/kubepods.slice/kubepods-pod<u_id>.slice/crio-<id>.scope",
             "1:name=systemd:/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod<u_id>.slice/docker-<id>.scope",
+            // CRI-O's monitor; the hybrid of v1 and v2
+            "0::/kubepods.slice/kubepods-pod<u_id>.slice/crio-conmon-<id>.scope",
+            "11:pids:/kubepods/pod<uid>/<id>\n1:name=systemd:/kubepods/pod<uid>/<id>\n0::/system.slice/containerd.service\n",
             // containerd's colon form
             "4:devices:/system.slice/containerd.service/kubepods-burstable-pod<u_id>.slice:cri-containerd:<id>",
             // seen from a private cgroup namespace

@@ -365,8 +365,8 @@ fn mig_reconfiguration_with_no_restart() {
 #[test]
 fn a_process_sampler_with_gaps_does_not_make_a_busy_pod_flicker() {
     let mut profile = busy(ModelName::A100, 60.0);
-    // Once in half a second, while the agent looks five times a second.
-    profile.gpu(0).process_samples_every = 3;
+    // Once a second, while the agent looks five times a second.
+    profile.gpu(0).process_samples_every = 6;
     let mut node =
         Node::start(&profile, vec![sharer("a", 0, 0), sharer("b", 0, 1)], |host| runs(host, 100, &main_of("a")));
     node.until("measured", |page| page.value("gpu_utilization", &[("pod", "a")]) == Some(60.0));

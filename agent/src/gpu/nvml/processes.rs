@@ -12,16 +12,17 @@ use crate::gpu::{Process, ProcessUtilization};
 
 /// How often the graphics list is asked for.
 const GRAPHICS_INTERVAL: Duration = Duration::from_secs(5);
-/// For how many passes the last measured split of a busy GPU stands while the driver has no newer process samples:
-/// its own period may be as long as ours, and a busy process must not flicker to 0.
-const HOLD_PASSES: u32 = 2;
+/// For how long the last measured split of a busy GPU stands while the driver has no newer process samples: twice its longest period, since a busy
+/// process must not flicker to 0 when we look more often than it samples.
+const HOLD: Duration = Duration::from_secs(2);
 
 /// What is remembered between passes.
 #[derive(Debug, Default)]
 pub(super) struct Processes {
     seen: Seen,
     held: Vec<ProcessUtilization>,
-    held_for: u32,
+    /// When that was measured.
+    measured: Duration,
     graphics: Paced<Vec<Process>>,
 }
 
@@ -60,11 +61,10 @@ impl Processes {
             let whole = calls.ask("process_utilization", || gpu.process_samples(0)).unwrap_or_default();
             self.seen.rewind(whole.iter().map(|(_, timestamp, _)| *timestamp));
         }
-        if fresh.is_empty() && busy && self.held_for < HOLD_PASSES {
-            self.held_for += 1;
+        if fresh.is_empty() && busy && calls.now.saturating_sub(self.measured) <= HOLD {
             return Some(self.held.clone());
         }
-        self.held_for = 0;
+        self.measured = calls.now;
         self.held.clone_from(&fresh);
         Some(fresh)
     }

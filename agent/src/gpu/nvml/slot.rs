@@ -58,6 +58,10 @@ impl Slot {
     }
 
     fn home(&mut self, card: Box<Card>) {
+        if self.identity.uuid != card.identity.uuid {
+            // Another GPU is in its place.
+            (self.answered, self.layout) = (None, None);
+        }
         self.identity = Arc::clone(&card.identity);
         self.card = Place::Home(card);
     }
