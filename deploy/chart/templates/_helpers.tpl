@@ -85,10 +85,13 @@ httpGet: {path: {{ .path }}, port: metrics, scheme: {{ $web.probe }}}
   "provider" (dict "listen" "unix:///run/windlass/provider.sock")
   "expander" (dict
     "listen" "127.0.0.1:8087"
-    "selfSigned" (dict "caFile" "/run/windlass/expander-ca.crt")
-    "priorities" (dict "file" "/etc/windlass-priorities/priorities"))
+    "selfSigned" (dict "caFile" "/run/windlass/expander-ca.crt"))
   "http" (dict "listen" "0.0.0.0:8088")
   "state" "/var/lib/windlass/state.json" }}
+{{- /* A list of priorities stands instead of a file, not beside it. */}}
+{{- if not (dig "expander" "priorities" "" .Values.provider.config) }}
+{{- $_ := set $config.expander "priorities" (dict "file" "/etc/windlass-priorities/priorities") }}
+{{- end }}
 {{- /* The agents tell of interruptions. Where they want TLS or a password only provider.config.usage can say how they are asked. */}}
 {{- if and .Values.agent.enabled .Values.agent.service.enabled (not .Values.agent.webConfig.existingSecret) }}
 {{- $agents := printf "%s-agent.%s.svc:%s" (include "windlass.fullname" .) (include "windlass.agent.namespace" .) (include "windlass.agent.port" .) }}

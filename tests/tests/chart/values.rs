@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, path::Path};
 
 use clap::CommandFactory as _;
-use serde_json::Value;
+use serde_json::{Value, json};
 use windlass_tests::helm::{chart, lint, objects, template};
 
 use crate::chart::manifests::example;
@@ -120,15 +120,84 @@ fn the_agents_settings_are_its_flags() {
     assert_eq!(known.keys().map(String::as_str).collect::<BTreeSet<_>>(), flags);
 }
 
+/// What the program says of a configuration in which `value` stands at this place; `[]` is the only one of a list.
+fn complaint(place: &[&str], value: Value) -> String {
+    let wrap = |value: Value, name: &&str| match *name {
+        "[]" => json!([value]),
+        name => json!({ name: value }),
+    };
+    let text = place.iter().rev().fold(value, wrap).to_string();
+    let problems = windlass_provider::config::Config::parse(&text, Path::new("x.yaml")).unwrap_err();
+    problems[0].what.clone()
+}
+
+/// The schema has each object of the provider's configuration with exactly its keys, and nothing else is one.
+fn check_keys<'a>(schema: &'a Value, rule: &'a Value, place: &mut Vec<&'a str>, objects: &mut u32) {
+    let rule = described(schema, rule);
+    if let Some(properties) = rule["properties"].as_object() {
+        *objects += 1;
+        assert_eq!(rule["additionalProperties"], false, "{place:?} takes what it does not know");
+        // The list of priorities has numbers for keys.
+        if rule["patternProperties"].is_null() {
+            let said = complaint(place, json!({"no such key": 1}));
+            let (_, keys) = said.split_once("expected ").unwrap_or_else(|| panic!("{place:?}: {said}"));
+            let keys = keys.trim_start_matches("one of ").replace(" or ", ", ");
+            let known = properties.keys().map(String::as_str);
+            assert_eq!(known.collect::<BTreeSet<_>>(), keys.split(", ").collect(), "{place:?}");
+        }
+        for (name, rule) in properties {
+            place.push(name);
+            check_keys(schema, rule, place, objects);
+            place.pop();
+        }
+        return;
+    }
+    for (name, inner) in [("[]", &rule["items"]), ("any", &rule["additionalProperties"])] {
+        if inner.is_object() {
+            place.push(name);
+            check_keys(schema, inner, place, objects);
+            place.pop();
+            return;
+        }
+    }
+    let said = complaint(place, json!({"no such key": 1}));
+    assert!(!said.contains("unknown field"), "{place:?} has keys that the schema does not know: {said}");
+}
+
 #[test]
 fn the_providers_keys_are_those_of_its_configuration() {
-    let schema = schema();
+    let (schema, mut objects) = (schema(), 0);
     let config = &schema["properties"]["provider"]["properties"]["config"];
-    for (rule, text) in [(config, "x: 1"), (&config["properties"]["cloud"], "cloud: {x: 1}")] {
-        let problems = windlass_provider::config::Config::parse(text, Path::new("x.yaml")).unwrap_err();
-        let (_, keys) = problems[0].what.split_once("expected one of ").expect("the keys that there are");
-        let known = rule["properties"].as_object().unwrap().keys().map(String::as_str);
-        assert_eq!(known.collect::<BTreeSet<_>>(), keys.split(", ").collect());
+    check_keys(&schema, config, &mut Vec::new(), &mut objects);
+    assert!(objects > 15, "only {objects} objects: the test looks at the wrong place");
+}
+
+/// What README shows as a configuration, whole and on AWS, is one for the chart, and what it renders is one for the program.
+#[test]
+fn what_readme_shows_is_a_configuration_for_the_chart() {
+    let readme = std::fs::read_to_string(chart().join("../../README.md")).unwrap();
+    let blocks: Vec<&str> = readme.split("```").filter(|block| block.contains("\ncloud:\n")).collect();
+    assert_eq!(blocks.len(), 2);
+    for block in blocks {
+        let config: Value = serde_saphyr::from_str(block.split_once('\n').unwrap().1).unwrap();
+        let values = json!({"provider": {"enabled": true, "config": config}}).to_string();
+        template(&values, &[]).unwrap();
+    }
+}
+
+/// One list of priorities, not the chart's file as well.
+#[test]
+fn a_list_of_priorities_stands_instead_of_the_charts_file() {
+    for (written, expected) in [
+        (json!({}), json!({"file": "/etc/windlass-priorities/priorities"})),
+        (json!({"priorities": {"50": [".*spot.*"]}}), json!({"50": [".*spot.*"]})),
+        (json!({"priorities": {"file": "/etc/windlass/mine"}}), json!({"file": "/etc/windlass/mine"})),
+    ] {
+        let set = format!("--set-json=provider.config.expander={written}");
+        let objects = objects(&template(&example("sim", ""), &[&set]).unwrap()).unwrap();
+        let settings = objects.iter().find(|object| object["metadata"]["name"] == "windlass-provider").unwrap();
+        let config: Value = serde_saphyr::from_str(settings["data"]["provider.yaml"].as_str().unwrap()).unwrap();
+        assert_eq!(config["expander"]["priorities"], expected);
     }
 }
 
@@ -183,6 +252,18 @@ fn a_wrong_value_is_refused_by_its_name() {
         ("provider: {enabled: true, config: {cloud: {kind: gke}}}", "'aws', 'sim'"),
         ("provider: {config: {refesh: 10s}}", "refesh"),
         ("provider: {config: {cloud: {clustername: a}}}", "clustername"),
+        ("provider: {config: {cloud: {groups: [{name: a, maximum: 3}]}}}", "maximum"),
+        ("provider: {config: {expander: {filter: [waste]}}}", "filter"),
+        ("provider: {config: {expander: {filters: [cheapest]}}}", "'gpu_fit', 'offering'"),
+        ("provider: {config: {expander: {priorities: {high: [a]}}}}", "high"),
+        ("provider: {config: {purchaseMemory: {hold: soon}}}", "hold"),
+        ("provider: {config: {refresh: -1s}}", "refresh"),
+        ("provider: {config: {usage: {agents: {adress: 'a:1'}}}}", "adress"),
+        ("provider: {config: {groups: {spot: {option: {}}}}}", "option"),
+        (
+            "provider: {config: {groups: {spot: {options: {scaleDownUtilizationThreshold: 50}}}}}",
+            "scaleDownUtilizationThreshold",
+        ),
         ("agent: {config: }", "config"),
         ("provider: {podDisruptionBudget: {maxUnavailable: 2}}", "maxUnavailable"),
         ("podMonitor: {interval: 15}", "interval"),
