@@ -25,7 +25,7 @@ fn told(text: &str, label: &str, by_hand: &str) -> Vec<Finding> {
         .filter(|(_, count)| *count > 0)
         .collect();
     if lacking.is_empty() {
-        return vec![Finding::ok(ABOUT, format!("every GPU node that cluster-autoscaler showed carries {label}"))];
+        return vec![Finding::ok(ABOUT, format!("no GPU node that cluster-autoscaler showed lacks {label}"))];
     }
     let finding = |(group, count): (&str, u32)| {
         Finding::mend(

@@ -17,7 +17,7 @@ pub struct Overrides(BTreeMap<(String, Market, String), u64>);
 /// What is wrong with it, in which line, and what would be right.
 pub fn read(file: &Path) -> Result<Overrides, String> {
     let text = config::read_text(file);
-    let text = text.map_err(|error| format!("{} cannot be read: {error}; give the path of a CSV file", file.display()));
+    let text = text.map_err(|error| format!("{} cannot be read: {error}", file.display()));
     parse(&text?).map_err(|wrong| format!("{}:{wrong}", file.display()))
 }
 
