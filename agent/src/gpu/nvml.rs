@@ -27,9 +27,10 @@ use nvml_wrapper::Nvml;
 use nvml_wrapper::error::NvmlError;
 
 use self::calls::Log;
+use self::device::{Broken, Card};
 use self::events::Watch;
 pub use self::events::Xids;
-use self::slot::Slot;
+use self::slot::{Brought, Slot};
 use self::worker::Worker;
 use super::{Absence, CallLog, Gpus, Reading};
 use crate::clock::Clock;
@@ -50,11 +51,8 @@ const LIBRARIES: [&str; 9] = [
 const LOOK_UP_INTERVAL: Duration = Duration::from_secs(10);
 /// After this many passes in which no GPU answered anything, the session is opened anew.
 const SILENT_PASSES: u32 = 5;
-/// How long a pass over one GPU may take before its thread is left alone with it, and how long all of them together may take.
-const GPU_BUDGET: Duration = Duration::from_secs(1);
+/// How long a pass over all GPUs should take at most; what each may take is in `worker.rs`.
 const PASS_BUDGET: Duration = Duration::from_secs(3);
-/// …but so long at least, when GPUs before it have used up the time.
-const GPU_BUDGET_MIN: Duration = Duration::from_millis(50);
 /// More GPUs than any machine has: the bound on a count that the driver gives.
 const GPUS_MAX: u32 = 256;
 
@@ -166,18 +164,18 @@ impl Session {
             // Without a count there is nothing to read: who asked waits for this thread, and tells that the driver hangs.
             return self.nvml.device_count().map(bounded);
         }
-        let came = match self.counting.take() {
-            Some(late) => late.try_recv().map_err(|_| late),
+        let outcome = match self.counting.take() {
+            Some(late) => Some(late.try_recv().map_err(|_in_hand| late)),
             None => {
                 let nvml = Arc::clone(&self.nvml);
-                self.worker.run(GPU_BUDGET, move || nvml.device_count())
+                self.worker.round(vec![()], PASS_BUDGET, move |()| nvml.device_count()).pop()
             }
         };
-        match came {
-            Ok(Ok(count)) => Ok(bounded(count)),
+        match outcome {
+            Some(Ok(Ok(count))) => Ok(bounded(count)),
             // The GPUs that are known are better than none.
-            Ok(Err(_)) => Ok(known),
-            Err(late) => {
+            Some(Ok(Err(_))) | None => Ok(known),
+            Some(Err(late)) => {
                 self.counting = Some(late);
                 Ok(known)
             }
@@ -197,10 +195,8 @@ impl Session {
         self.slots.truncate(count);
         let indices = (self.slots.len()..count).filter_map(|index| u32::try_from(index).ok());
         self.slots.extend(indices.map(Slot::new));
-        for slot in &mut self.slots {
-            let (nvml, log) = (Arc::clone(&self.nvml), Arc::clone(&self.memory.log));
-            slot.work(&mut self.worker, GPU_BUDGET, move |card| (Box::new(card.look_up(&nvml, &log)), None));
-        }
+        let (nvml, log) = (Arc::clone(&self.nvml), Arc::clone(&self.memory.log));
+        self.work(Duration::MAX, move |card| (Box::new(card.look_up(&nvml, &log)), None));
         Ok(())
     }
 
@@ -225,18 +221,31 @@ impl Session {
         Absence { cause: errors::cause(error), message }
     }
 
+    /// Has the thread work on every card that is here. What was read comes in the slots' order, absent where a call hangs.
+    fn work(
+        &mut self,
+        all: Duration,
+        work: impl Fn(Box<Card>) -> Brought + Clone + Send + 'static,
+    ) -> Vec<Option<(super::Gpu, Broken)>> {
+        let cards = self.slots.iter_mut().filter_map(Slot::lend).collect();
+        let mut outcomes = self.worker.round(cards, all, work).into_iter();
+        let mut take_back = |slot: &mut Slot| {
+            let outcome = if slot.is_lent() { outcomes.next() } else { None };
+            outcome.and_then(|outcome| slot.take_back(outcome))
+        };
+        self.slots.iter_mut().map(&mut take_back).collect()
+    }
+
     /// Reads every GPU in turn.
     fn pass(&mut self, now: Duration) -> Result<Vec<super::Gpu>, NvmlError> {
-        let start = self.clock.now();
+        let (log, clock) = (Arc::clone(&self.memory.log), self.clock);
+        let read = self.work(PASS_BUDGET, move |mut card| {
+            let pass = card.read(now, &log, &|| clock.now());
+            (card, Some(pass))
+        });
         let mut gpus = Vec::with_capacity(self.slots.len());
-        for slot in &mut self.slots {
-            let left = PASS_BUDGET.saturating_sub(self.clock.now().saturating_sub(start));
-            let (log, clock) = (Arc::clone(&self.memory.log), self.clock);
-            let pass = slot.work(&mut self.worker, left.clamp(GPU_BUDGET_MIN, GPU_BUDGET), move |mut card| {
-                let pass = card.read(now, &log, &|| clock.now());
-                (card, Some(pass))
-            });
-            let mut gpu = match pass {
+        for (slot, read) in self.slots.iter_mut().zip(read) {
+            let mut gpu = match read {
                 Some((gpu, None)) => gpu,
                 Some((_, Some(error))) => return Err(error),
                 None => slot.hangs(),

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use super::device::{Broken, Card};
 use super::raw::Handle;
-use super::worker::Worker;
+use super::worker::Outcome;
 use crate::gpu::{Gpu, Identity, MigInstance};
 
-/// What a thread brings back: the card, and the reading if it was asked for one.
-type Brought = (Box<Card>, Option<(Gpu, Broken)>);
+/// What the thread brings back: the card, and the reading if it was asked for one.
+pub(super) type Brought = (Box<Card>, Option<(Gpu, Broken)>);
 
 /// One GPU's place.
 pub(super) struct Slot {
@@ -24,7 +24,7 @@ pub(super) struct Slot {
 
 enum Place {
     Home(Box<Card>),
-    /// In the hands of a thread that is waited for.
+    /// In the hands of the thread that is waited for.
     Lent,
     /// In the hands of a thread whose call has not come back.
     Away(Receiver<Brought>),
@@ -66,21 +66,25 @@ impl Slot {
         self.card = Place::Home(card);
     }
 
-    /// Gives the card to the thread for a piece of work, for as long as the budget allows. Nothing comes back while a call hangs.
-    pub(super) fn work(
-        &mut self,
-        worker: &mut Worker,
-        budget: Duration,
-        work: impl FnOnce(Box<Card>) -> Brought + Send + 'static,
-    ) -> Option<(Gpu, Broken)> {
-        let card = match std::mem::replace(&mut self.card, Place::Lent) {
-            Place::Home(card) => card,
+    /// Gives the card away for a piece of work; nothing where a call hangs that has it.
+    pub(super) fn lend(&mut self) -> Option<Box<Card>> {
+        match std::mem::replace(&mut self.card, Place::Lent) {
+            Place::Home(card) => Some(card),
             elsewhere => {
                 self.card = elsewhere;
-                return None;
+                None
             }
-        };
-        match worker.run(budget, move || work(card)) {
+        }
+    }
+
+    /// Whether the card was given away and is to be taken back.
+    pub(super) fn is_lent(&self) -> bool {
+        matches!(self.card, Place::Lent)
+    }
+
+    /// Takes the card back with what was read, or knows from now on that a call hangs.
+    pub(super) fn take_back(&mut self, outcome: Outcome<Brought>) -> Option<(Gpu, Broken)> {
+        match outcome {
             Ok((card, reading)) => {
                 self.home(card);
                 reading
