@@ -172,10 +172,11 @@ impl<'a> Rows<'a> {
         let shares: Vec<ShareRow<'a>> = snapshot
             .shares
             .iter()
-            .filter_map(|share| {
+            .enumerate()
+            .filter_map(|(at, share)| {
                 let gpu = snapshot.gpus.get(share.gpu)?;
                 let instance = share.instance.and_then(|index| gpu.gpu.mig.as_ref()?.get(index));
-                Some(ShareRow { share, gpu, instance, total: totals.of(snapshot, share) })
+                Some(ShareRow { share, gpu, instance, total: totals.of(at) })
             })
             .collect();
         let instances: Vec<InstanceRow<'a>> = snapshot.gpus.iter().flat_map(instances).collect();

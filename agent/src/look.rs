@@ -53,7 +53,7 @@ pub async fn look(config: &Config) -> std::io::Result<Look> {
         let mut processes = Processes::new(config.host_proc.clone(), config.host_logs.clone());
         let sources = Sources { holders, identities: &Identities::default() };
         let resolved = processes.resolve(&pids, sources, clock.now());
-        attribute(reading, holders, &resolved.whose)
+        attribute(reading, holders, resolved.whose)
     });
     Ok(Look { library: loaded(), gpus: snapshot, calls: second.log, pids, owners })
 }

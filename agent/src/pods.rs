@@ -22,11 +22,13 @@ pub mod processes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde::Serialize;
+
 use self::device::{Device, claimed, device, partition_profile};
 use crate::gpu::{Identity, MigInstance};
 
 /// A container, by the names that people and Prometheus use.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Owner {
     /// Namespace of the pod.
     pub namespace: Arc<str>,
@@ -50,6 +52,8 @@ pub struct Assignment {
 /// The kubelet's answer, indexed by device.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Holders {
+    by_uuid: BTreeMap<Box<str>, Vec<Arc<Owner>>>,
+    /// Those that are not named by a uuid: there are none as a rule.
     by_device: BTreeMap<Device, Vec<Arc<Owner>>>,
     /// Everything that was given out, ids as they came: the other half of the checkpoint join.
     pub assignments: Vec<Assignment>,
@@ -66,12 +70,17 @@ impl Holders {
         let mut holders = Self::default();
         for Assignment { owner, device_id, claimed: by_claim } in &assignments {
             let understood = if *by_claim { claimed(device_id) } else { device(device_id) };
-            match understood {
-                Some(device) => holders.by_device.entry(device).or_default().push(Arc::clone(owner)),
-                None => holders.unknown_ids += 1,
-            }
+            let owners = match understood {
+                Some(Device::Uuid(uuid)) => holders.by_uuid.entry(uuid).or_default(),
+                Some(device) => holders.by_device.entry(device).or_default(),
+                None => {
+                    holders.unknown_ids += 1;
+                    continue;
+                }
+            };
+            owners.push(Arc::clone(owner));
         }
-        for owners in holders.by_device.values_mut() {
+        for owners in holders.by_uuid.values_mut().chain(holders.by_device.values_mut()) {
             owners.sort_unstable();
             owners.dedup();
         }
@@ -82,24 +91,28 @@ impl Holders {
     /// Containers that hold the whole GPU or replicas of it, in order of name.
     #[must_use]
     pub fn of_gpu(&self, gpu: &Identity) -> Vec<Arc<Owner>> {
-        let minor = gpu.minor.map(|minor| Device::Minor { minor, gpu_instance: None });
-        self.gather([Some(Device::Uuid((*gpu.uuid).into())), minor])
+        self.gather(&gpu.uuid, || [gpu.minor.map(|minor| Device::Minor { minor, gpu_instance: None })])
     }
 
     /// Containers that hold a MIG instance or replicas of it, in order of name.
     #[must_use]
     pub fn of_instance(&self, gpu: &Identity, instance: &MigInstance) -> Vec<Arc<Owner>> {
-        let legacy = instance.gpu_instance.zip(instance.compute_instance).map(|(gpu_instance, compute_instance)| {
-            Device::Instance { parent: (*gpu.uuid).into(), gpu_instance, compute_instance }
-        });
-        let minor = gpu.minor.zip(instance.gpu_instance);
-        let minor = minor.map(|(minor, instance)| Device::Minor { minor, gpu_instance: Some(instance) });
-        self.gather([Some(Device::Uuid((*instance.uuid).into())), legacy, minor])
+        self.gather(&instance.uuid, || {
+            let legacy =
+                instance.gpu_instance.zip(instance.compute_instance).map(|(gpu_instance, compute_instance)| {
+                    Device::Instance { parent: (*gpu.uuid).into(), gpu_instance, compute_instance }
+                });
+            let minor = gpu.minor.zip(instance.gpu_instance);
+            [legacy, minor.map(|(minor, instance)| Device::Minor { minor, gpu_instance: Some(instance) })]
+        })
     }
 
     /// Claimed MIG devices of a GPU with this profile, in order of placement; each with its holders.
     #[must_use]
     pub fn of_partitions(&self, gpu: &Identity, profile: &str) -> Vec<(u32, &[Arc<Owner>])> {
+        if self.by_device.is_empty() {
+            return Vec::new();
+        }
         let wanted = partition_profile(profile);
         let fits = |device: &Device| match device {
             Device::Partition { minor, profile, placement, .. } => {
@@ -110,11 +123,16 @@ impl Holders {
         self.by_device.iter().filter_map(|(device, owners)| Some((fits(device)?, owners.as_slice()))).collect()
     }
 
-    fn gather<const N: usize>(&self, devices: [Option<Device>; N]) -> Vec<Arc<Owner>> {
-        let mut owners: Vec<_> =
-            devices.iter().flatten().filter_map(|device| self.by_device.get(device)).flatten().cloned().collect();
-        owners.sort_unstable();
-        owners.dedup();
+    /// Who holds a device by its uuid, and by the other names that it may have.
+    fn gather<const N: usize>(&self, uuid: &str, names: impl FnOnce() -> [Option<Device>; N]) -> Vec<Arc<Owner>> {
+        let mut owners = self.by_uuid.get(uuid).cloned().unwrap_or_default();
+        if !self.by_device.is_empty() {
+            let names = names();
+            let by_name = names.iter().flatten().filter_map(|device| self.by_device.get(device));
+            owners.extend(by_name.flatten().cloned());
+            owners.sort_unstable();
+            owners.dedup();
+        }
         owners
     }
 }

@@ -1,7 +1,7 @@
 //! The tick: ask the driver, name the processes, attribute, count, render, publish. One pass from left to right, at the agent's own pace.
 //! Readers take the published value and never wait for the world.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,7 +59,7 @@ pub struct Sampler {
     totals: Totals,
     history: History,
     calls: CallLog,
-    devices: BTreeSet<Arc<str>>,
+    devices: Vec<Arc<str>>,
     state: State,
 }
 
@@ -107,7 +107,7 @@ impl Sampler {
             totals: Totals::default(),
             history: History::default(),
             calls: CallLog::default(),
-            devices: BTreeSet::new(),
+            devices: Vec::new(),
             state: State::default(),
         }
     }
@@ -176,11 +176,12 @@ impl Sampler {
         }
         let identities = self.pods.identities.current();
         let places = Places { holders: &pods.holders, identities: &identities };
+        let new_device = self.new_device(&reading);
         let resolved = self.processes.resolve(&pids(&reading), places, now);
-        if resolved.stranger || self.new_device(&reading) {
+        if resolved.stranger || new_device {
             self.pods.stranger.notify_one();
         }
-        let snapshot = attribute(reading, &pods.holders, &resolved.whose);
+        let snapshot = attribute(reading, &pods.holders, resolved.whose);
         self.totals.begin_anew(&identities);
         let gap = (self.config.sample_interval * limits::GAP_TICKS).max(limits::GAP_MIN);
         self.totals.advance(&snapshot, now, gap);
@@ -191,9 +192,12 @@ impl Sampler {
     /// Whether a GPU or a MIG instance is there that was not a tick ago: somebody is about to be given it.
     fn new_device(&mut self, reading: &Reading) -> bool {
         let instances = reading.gpus.iter().flat_map(|gpu| gpu.mig.iter().flatten()).map(|instance| &instance.uuid);
-        let devices = reading.gpus.iter().map(|gpu| &gpu.identity.uuid).chain(instances).cloned().collect();
-        let before = std::mem::replace(&mut self.devices, devices);
-        !before.is_empty() && !self.devices.is_subset(&before)
+        let devices = reading.gpus.iter().map(|gpu| &gpu.identity.uuid).chain(instances);
+        if self.devices.iter().eq(devices.clone()) {
+            return false;
+        }
+        let before = std::mem::replace(&mut self.devices, devices.cloned().collect());
+        !before.is_empty() && self.devices.iter().any(|device| !before.contains(device))
     }
 
     /// Tells readiness and the log when NVML comes and goes: once per change.
@@ -262,7 +266,11 @@ impl Sampler {
     }
 
     fn own<'a>(&'a self, snapshot: &'a Snapshot, pods: &Pods, now: Duration) -> Own<'a> {
-        let holding: HashSet<_> = snapshot.shares.iter().filter(|share| share.held).map(|share| &share.owner).collect();
+        // A container's shares have one name in one place.
+        let held = snapshot.shares.iter().filter(|share| share.held);
+        let mut holding: Vec<_> = held.map(|share| Arc::as_ptr(&share.owner)).collect();
+        holding.sort_unstable();
+        holding.dedup();
         Own {
             node: &self.config.node_name,
             seen: None,
@@ -275,7 +283,7 @@ impl Sampler {
                 .calls
                 .made
                 .iter()
-                .map(|(&call, made)| (call, made.count, made.time.as_secs_f64()))
+                .map(|&(call, made)| (call, made.count, made.time.as_secs_f64()))
                 .collect(),
             ticks: self.state.ticks,
             tick_seconds: self.state.tick_seconds,

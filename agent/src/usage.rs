@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::attribution::{GpuUse, Share, Snapshot};
 use crate::notices::Notice;
+use crate::pods::Owner;
 
 /// Readings are gathered in buckets this long.
 const BUCKET: Duration = Duration::from_secs(5);
@@ -161,12 +162,9 @@ pub struct GpuUsage {
 /// One container of a GPU of `/usage`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct OwnerUsage {
-    /// Namespace of the pod.
-    pub namespace: Arc<str>,
-    /// Name of the pod.
-    pub pod: Arc<str>,
-    /// Name of the container.
-    pub container: Arc<str>,
+    /// Its `namespace`, `pod` and `container`.
+    #[serde(flatten)]
+    pub name: Arc<Owner>,
     /// Whether the kubelet gave it the device.
     pub held: bool,
     /// The MIG instance it has.
@@ -209,9 +207,7 @@ fn gpu_usage(snapshot: &Snapshot, position: usize, gpu: &GpuUse, history: &Histo
 fn owner_usage(gpu: &GpuUse, share: &Share) -> OwnerUsage {
     let instance = share.instance.and_then(|index| gpu.gpu.mig.as_ref()?.get(index));
     OwnerUsage {
-        namespace: Arc::clone(&share.owner.namespace),
-        pod: Arc::clone(&share.owner.pod),
-        container: Arc::clone(&share.owner.container),
+        name: Arc::clone(&share.owner),
         held: share.held,
         mig_uuid: instance.map(|instance| Arc::clone(&instance.uuid)),
         mig_profile: instance.map(|instance| Arc::clone(&instance.profile)),

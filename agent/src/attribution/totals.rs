@@ -38,22 +38,37 @@ pub struct GpuTotal {
     pub unattributed_joules: Option<f64>,
 }
 
-/// What and who: the uuid of the GPU or MIG instance, which tells most keys apart, and the container.
-type Key = (Arc<str>, Arc<Owner>);
-
 /// All counters.
 #[derive(Debug, Clone, Default)]
 pub struct Totals {
-    containers: BTreeMap<Key, Entry>,
+    /// In order of name.
+    containers: Vec<Entry>,
+    /// Where among them each share of the snapshot is that was added last.
+    places: Vec<Option<usize>>,
     gpus: BTreeMap<Arc<str>, Device>,
     last: Option<Duration>,
 }
 
-#[derive(Debug, Clone, Default)]
+/// What and who: the uuid of the GPU or MIG instance, which tells most names apart, and the container.
+type Name<'a> = (&'a Arc<str>, &'a Arc<Owner>);
+
+#[derive(Debug, Clone)]
 struct Entry {
+    uuid: Arc<str>,
+    owner: Arc<Owner>,
     total: Total,
     seen: Duration,
     uid: Option<Arc<str>>,
+}
+
+impl Entry {
+    fn new((uuid, owner): Name<'_>, seen: Duration) -> Self {
+        Self { uuid: Arc::clone(uuid), owner: Arc::clone(owner), total: Total::default(), seen, uid: None }
+    }
+
+    fn name(&self) -> Name<'_> {
+        (&self.uuid, &self.owner)
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -71,47 +86,82 @@ impl Totals {
         let seconds = elapsed.unwrap_or_default().as_secs_f64();
         let joules: Vec<Option<f64>> =
             snapshot.gpus.iter().map(|gpu| self.device_joules(&gpu.gpu, seconds, (now, gap))).collect();
-        for share in &snapshot.shares {
-            let Some(key) = key(snapshot, share) else { continue };
-            if self.is_full() && !self.containers.contains_key(&key) && !self.make_room(now) {
-                continue;
-            }
-            let Entry { total, seen, .. } = self.containers.entry(key).or_default();
-            *seen = now;
+        self.containers.retain(|entry| now.saturating_sub(entry.seen) <= KEPT);
+        self.locate(snapshot, now);
+        for (share, place) in snapshot.shares.iter().zip(&self.places) {
+            let Some(Entry { total, .. }) = place.and_then(|place| self.containers.get_mut(place)) else { continue };
             grow(&mut total.usage_seconds, share.utilization.map(|percent| percent / 100.0 * seconds));
             grow(&mut total.allocated_seconds, share.held.then_some(seconds));
             let joules = joules.get(share.gpu).copied().flatten();
             grow(&mut total.energy_joules, share.energy.zip(joules).map(|(part, joules)| part * joules));
         }
         self.advance_gpus(snapshot, seconds, &joules);
-        self.containers.retain(|_, entry| now.saturating_sub(entry.seen) <= KEPT);
     }
 
     /// A pod that was made again under its name is another pod: its counters begin anew. Where uids are not known, they go on.
     pub fn begin_anew(&mut self, identities: &Identities) {
-        self.containers.retain(|(_, owner), entry| {
-            let Some(identity) = identities.of(owner) else { return true };
+        self.containers.retain_mut(|entry| {
+            let Some(identity) = identities.of(&entry.owner) else { return true };
             let same = entry.uid.as_ref().is_none_or(|uid| *uid == identity.uid);
             entry.uid = Some(Arc::clone(&identity.uid));
             same
         });
     }
 
-    fn is_full(&self) -> bool {
-        self.containers.len() >= ENTRIES_MAX
+    /// Finds the place of each share's counters, and makes one for those that are new.
+    fn locate(&mut self, snapshot: &Snapshot, now: Duration) {
+        let mut places = std::mem::take(&mut self.places);
+        places.resize(snapshot.shares.len(), None);
+        let mut new = Vec::new();
+        for (share, place) in snapshot.shares.iter().zip(&mut places) {
+            let Some(name) = name(snapshot, share) else {
+                *place = None;
+                continue;
+            };
+            *place = self.find(name, *place).ok();
+            match place.and_then(|place| self.containers.get_mut(place)) {
+                Some(entry) => entry.seen = now,
+                None => new.push(name),
+            }
+        }
+        for &name in &new {
+            if self.containers.len() >= ENTRIES_MAX && !self.make_room(now) {
+                break;
+            }
+            if let Err(place) = self.find(name, None) {
+                self.containers.insert(place, Entry::new(name, now));
+            }
+        }
+        if !new.is_empty() {
+            // Others have moved.
+            let found = |share| name(snapshot, share).and_then(|name| self.find(name, None).ok());
+            places = snapshot.shares.iter().map(found).collect();
+        }
+        self.places = places;
+    }
+
+    /// The place of a name, most likely where it was a tick ago; or where it would have to be.
+    fn find(&self, name: Name<'_>, before: Option<usize>) -> Result<usize, usize> {
+        let stayed = |place: &usize| self.containers.get(*place).is_some_and(|entry| entry.name() == name);
+        match before.filter(stayed) {
+            Some(place) => Ok(place),
+            None => self.containers.binary_search_by(|entry| entry.name().cmp(&name)),
+        }
     }
 
     /// Makes a place for one more: the container that has gone longest gives its own up, if one has gone.
     fn make_room(&mut self, now: Duration) -> bool {
-        let gone = self.containers.iter().filter(|(_, entry)| entry.seen < now).min_by_key(|(_, entry)| entry.seen);
-        let Some(key) = gone.map(|(key, _)| key.clone()) else { return false };
-        self.containers.remove(&key).is_some()
+        let gone = self.containers.iter().enumerate().filter(|(_, entry)| entry.seen < now);
+        let Some((longest, _)) = gone.min_by_key(|(_, entry)| entry.seen) else { return false };
+        self.containers.remove(longest);
+        true
     }
 
-    /// The total of one share of the snapshot that was added last.
+    /// The total of a share, by its position in the snapshot that was added last.
     #[must_use]
-    pub fn of(&self, snapshot: &Snapshot, share: &Share) -> Total {
-        key(snapshot, share).and_then(|key| self.containers.get(&key)).map_or_else(Total::default, |entry| entry.total)
+    pub fn of(&self, share: usize) -> Total {
+        let place = self.places.get(share).copied().flatten();
+        place.and_then(|place| self.containers.get(place)).map_or_else(Total::default, |entry| entry.total)
     }
 
     /// The total of one GPU.
@@ -151,13 +201,13 @@ impl Totals {
     }
 }
 
-fn key(snapshot: &Snapshot, share: &Share) -> Option<Key> {
+fn name<'a>(snapshot: &'a Snapshot, share: &'a Share) -> Option<Name<'a>> {
     let gpu = &snapshot.gpus.get(share.gpu)?.gpu;
     let uuid = match share.instance {
         Some(instance) => &gpu.mig.as_ref()?.get(instance)?.uuid,
         None => &gpu.identity.uuid,
     };
-    Some((Arc::clone(uuid), Arc::clone(&share.owner)))
+    Some((uuid, &share.owner))
 }
 
 /// A counter begins with the first measurement and then only grows.

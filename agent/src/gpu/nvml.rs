@@ -47,6 +47,8 @@ const LIBRARIES: [&str; 9] = [
     "/run/nvidia/driver/usr/lib64/libnvidia-ml.so.1",
     concat!("/home", "/kubernetes/bin/nvidia/lib64/libnvidia-ml.so.1"),
 ];
+/// The GPUs are counted this often.
+const COUNT_INTERVAL: Duration = Duration::from_secs(5);
 /// Handles are looked up again this often while a GPU is down, or when the number of GPUs changes.
 const LOOK_UP_INTERVAL: Duration = Duration::from_secs(10);
 /// After this many passes in which no GPU answered anything, the session is opened anew.
@@ -129,6 +131,7 @@ pub struct Session {
     memory: Memory,
     watch: Option<Watch>,
     clock: Clock,
+    count_due: Duration,
     look_up_due: Duration,
     silent: u32,
 }
@@ -145,6 +148,7 @@ impl Session {
             memory,
             watch: None,
             clock: Clock::start(),
+            count_due: Duration::ZERO,
             look_up_due: Duration::ZERO,
             silent: 0,
         })
@@ -157,13 +161,17 @@ impl Session {
     }
 
     /// How many GPUs there are; as many as before while the driver does not say.
-    fn count(&mut self) -> Result<usize, NvmlError> {
+    fn count(&mut self, now: Duration) -> Result<usize, NvmlError> {
         let known = self.slots.len();
         let bounded = |count: u32| count.min(GPUS_MAX) as usize;
         if known == 0 {
             // Without a count there is nothing to read: who asked waits for this thread, and tells that the driver hangs.
             return self.nvml.device_count().map(bounded);
         }
+        if now < self.count_due {
+            return Ok(known);
+        }
+        self.count_due = now + COUNT_INTERVAL;
         let outcome = match self.counting.take() {
             Some(late) => Some(late.try_recv().map_err(|_in_hand| late)),
             None => {
@@ -184,7 +192,7 @@ impl Session {
 
     /// Looks up handles for GPUs that have none, or for all when their number has changed.
     fn look_up(&mut self, now: Duration) -> Result<(), NvmlError> {
-        let count = self.count()?;
+        let count = self.count(now)?;
         let changed = count != self.slots.len();
         let down = self.silent > 0 || self.slots.iter().any(Slot::needs_look_up);
         let due = changed || (down && now >= self.look_up_due);

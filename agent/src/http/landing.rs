@@ -28,7 +28,8 @@ pub(super) fn page(views: &Views) -> String {
 
 /// One GPU: its use now, and who holds it.
 fn row(gpu: &GpuUsage) -> String {
-    let owners: Vec<_> = gpu.owners.iter().map(|owner| format!("{}/{}", owner.namespace, owner.pod)).collect();
+    let owners: Vec<_> =
+        gpu.owners.iter().map(|owner| format!("{}/{}", owner.name.namespace, owner.name.pod)).collect();
     let owners = if owners.is_empty() { "–".to_owned() } else { owners.join(", ") };
     let used = match gpu.utilization {
         _ if !gpu.up => "lost".to_owned(),

@@ -35,6 +35,7 @@ pub struct Processes {
     proc: PathBuf,
     logs: PathBuf,
     known: BTreeMap<u32, Known>,
+    whose: BTreeMap<u32, Whose>,
     containers: BTreeMap<Box<str>, Arc<Owner>>,
     pods: BTreeMap<Box<str>, PodName>,
     relist_due: Duration,
@@ -53,20 +54,13 @@ pub struct Sources<'a> {
 
 #[derive(Debug, Clone)]
 struct Known {
-    whose: Whose,
     /// Whether it has its name for good.
     settled: bool,
     start_time: Option<u64>,
-    checked: Duration,
+    /// When it is looked at again: one without a name, or with one that its pod gave it, soon, since the kubelet names a container's log a moment
+    /// after the start.
+    due: Duration,
     seen: Duration,
-}
-
-impl Known {
-    /// A process without a name, or with one that its pod gave it, is looked at again soon: the kubelet names a container's log a moment after
-    /// the start.
-    fn pace(&self) -> Duration {
-        if self.settled { RECHECK } else { RELIST }
-    }
 }
 
 /// To whom a process belongs.
@@ -79,10 +73,10 @@ struct Found {
 }
 
 /// What one pass over the pids found out.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Resolved {
-    /// To whom each pid belongs.
-    pub whose: BTreeMap<u32, Whose>,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resolved<'a> {
+    /// To whom each pid belongs that is or was on a GPU a moment ago.
+    pub whose: &'a BTreeMap<u32, Whose>,
     /// A process appeared whose container holds nothing that we know of, or whose pod is not the one that we know: the kubelet should be asked at once.
     pub stranger: bool,
 }
@@ -91,52 +85,59 @@ impl Processes {
     /// `proc` is the host's `/proc`, `logs` the host's `/var/log`.
     #[must_use]
     pub fn new(proc: PathBuf, logs: PathBuf) -> Self {
-        let (known, containers, pods) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { proc, logs, known, containers, pods, relist_due: Duration::ZERO, last: Duration::ZERO }
+        let (known, whose) = (BTreeMap::new(), BTreeMap::new());
+        let (containers, pods) = (BTreeMap::new(), BTreeMap::new());
+        Self { proc, logs, known, whose, containers, pods, relist_due: Duration::ZERO, last: Duration::ZERO }
     }
 
     /// Finds out to whom the pids belong. `now` is monotonic. Reads files: a few microseconds for each new pid.
-    pub fn resolve(&mut self, pids: &BTreeSet<u32>, sources: Sources<'_>, now: Duration) -> Resolved {
-        self.known.retain(|_, known| now.saturating_sub(known.seen) < KEPT);
-        let last = std::mem::replace(&mut self.last, now);
-        let mut resolved = Resolved::default();
-        for &pid in pids {
-            // A pid that was away for a while may be another process by now: its start time tells.
-            let due = |known: &Known| known.seen < last || now.saturating_sub(known.checked) >= known.pace();
-            if self.known.get(&pid).is_none_or(due) && !self.check(pid, sources, now, &mut resolved) {
-                continue;
+    pub fn resolve(&mut self, pids: &BTreeSet<u32>, sources: Sources<'_>, now: Duration) -> Resolved<'_> {
+        let whose = &mut self.whose;
+        self.known.retain(|pid, known| {
+            let kept = now.saturating_sub(known.seen) < KEPT;
+            if !kept {
+                whose.remove(pid);
             }
-            if let Some(known) = self.known.get_mut(&pid) {
-                known.seen = now;
-                resolved.whose.insert(pid, known.whose.clone());
+            kept
+        });
+        let last = std::mem::replace(&mut self.last, now);
+        let mut stranger = false;
+        for &pid in pids {
+            match self.known.get_mut(&pid) {
+                // A pid that was away for a while may be another process by now: its start time tells.
+                Some(known) if known.seen >= last && now < known.due => known.seen = now,
+                _ => stranger |= self.check(pid, sources, now),
             }
         }
-        resolved
+        Resolved { whose: &self.whose, stranger }
     }
 
-    /// Looks at a pid that is new or due. False when there is no room to remember it.
-    fn check(&mut self, pid: u32, sources: Sources<'_>, now: Duration, resolved: &mut Resolved) -> bool {
+    /// Looks at a pid that is new or due. True for a stranger.
+    fn check(&mut self, pid: u32, sources: Sources<'_>, now: Duration) -> bool {
         let start_time = start_time(&self.proc, pid);
-        let new = !self.known.contains_key(&pid);
-        if let Some(known) = self.known.get_mut(&pid) {
+        let known = self.known.get_mut(&pid);
+        let new = known.is_none();
+        if let Some(known) = known {
+            known.seen = now;
             let same = start_time.is_none() || known.start_time == start_time;
             if same && known.settled {
-                known.checked = now;
-                return true;
+                known.due = now + RECHECK;
+                return false;
             }
         } else if self.known.len() >= PIDS_MAX {
             return false;
         }
         let Found { whose, exact, made_again } = self.whose(pid, sources, now);
-        resolved.stranger |= made_again;
-        resolved.stranger |= match &whose {
+        let stranger = match &whose {
             Whose::Container(owner) => !sources.holders.assignments.iter().any(|assignment| assignment.owner == *owner),
             Whose::Unknown => new,
             Whose::Host | Whose::MpsServer(_) => false,
         };
         let settled = whose != Whose::Unknown && (exact || !new);
-        self.known.insert(pid, Known { whose, settled, start_time, checked: now, seen: now });
-        true
+        let due = now + if settled { RECHECK } else { RELIST };
+        self.known.insert(pid, Known { settled, start_time, due, seen: now });
+        self.whose.insert(pid, whose);
+        stranger || made_again
     }
 
     fn whose(&mut self, pid: u32, sources: Sources<'_>, now: Duration) -> Found {

@@ -51,7 +51,7 @@ fn totals_grow_by_what_was_measured() {
     {
         let snapshot = at(joules);
         totals.advance(&snapshot, Duration::from_secs(second), gap);
-        let total = totals.of(&snapshot, &snapshot.shares[0]);
+        let total = totals.of(0);
         let number = |value: Option<f64>| value.unwrap_or(f64::NAN);
         seen.push(format!(
             "{second}: {:.1} {:.0} {:.0}",
@@ -86,11 +86,11 @@ fn a_container_that_is_back_within_minutes_goes_on_counting() {
     totals.advance(&snapshot(busy(), &free), seconds(4), gap);
     let back = snapshot(busy(), &held);
     totals.advance(&back, seconds(6), gap);
-    assert_eq!(totals.of(&back, &back.shares[0]).usage_seconds, Some(2.0));
+    assert_eq!(totals.of(0).usage_seconds, Some(2.0));
     assert_eq!(totals.of_gpu("GPU-1").unattributed_seconds, Some(1.0));
     totals.advance(&snapshot(busy(), &free), seconds(400), gap);
     totals.advance(&back, seconds(402), gap);
-    assert_eq!(totals.of(&back, &back.shares[0]).usage_seconds, Some(1.0), "forgotten after five minutes");
+    assert_eq!(totals.of(0).usage_seconds, Some(1.0), "forgotten after five minutes");
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn a_gpu_that_was_away_adds_no_energy_of_its_absence() {
         let away = (2..62).contains(&second);
         let snapshot = at((!away).then_some(100.0 * second as f64));
         totals.advance(&snapshot, seconds(second), seconds(3));
-        seen.push(totals.of(&snapshot, &snapshot.shares[0]));
+        seen.push(totals.of(0));
     }
     assert_eq!(seen[1].energy_joules, Some(100.0));
     assert_eq!(seen[62].energy_joules, Some(100.0), "6,100 J of a minute in which nobody was watched are nobody's");
@@ -123,7 +123,7 @@ fn energy_is_counted_once_whatever_the_driver_tells_of_its_counter() {
         let gpu = Gpu { energy_joules: joules, power_watts: Some(100.0), ..gpu(50.0, &[]) };
         let snapshot = snapshot(gpu, &held);
         totals.advance(&snapshot, seconds(second), seconds(3));
-        totals.of(&snapshot, &snapshot.shares[0]).energy_joules
+        totals.of(0).energy_joules
     };
     for (second, joules, expect, what) in [
         (0, Some(26e6), 0.0, "since when is not known"),
@@ -149,7 +149,7 @@ fn an_allocated_gpu_that_idles_counts_as_allocated_and_not_as_used() {
     for second in 0..=60 {
         totals.advance(&idle, seconds(second), seconds(3));
     }
-    let total = totals.of(&idle, &idle.shares[0]);
+    let total = totals.of(0);
     assert_eq!((total.usage_seconds, total.allocated_seconds), (Some(0.0), Some(60.0)));
 }
 
@@ -164,7 +164,7 @@ fn a_pod_made_again_under_its_name_begins_anew() {
     let mut used = |identities: &Identities, second| {
         totals.begin_anew(identities);
         totals.advance(&busy, seconds(second), seconds(3));
-        totals.of(&busy, &busy.shares[0]).usage_seconds
+        totals.of(0).usage_seconds
     };
     assert_eq!(used(&Identities::default(), 0), Some(0.0));
     assert_eq!(used(&pod("one"), 1), Some(1.0), "an identity that comes late changes nothing");
@@ -187,8 +187,8 @@ fn pods_that_come_and_go_take_a_bounded_memory() {
         assert!(totals.containers.len() <= ENTRIES_MAX);
     }
     let last = stays(599);
-    let share = last.shares.iter().find(|share| &*share.owner.pod == "stays").unwrap();
-    assert_eq!(totals.of(&last, share).allocated_seconds, Some(599.0), "who is there keeps counting");
+    let share = last.shares.iter().position(|share| &*share.owner.pod == "stays").unwrap();
+    assert_eq!(totals.of(share).allocated_seconds, Some(599.0), "who is there keeps counting");
 }
 
 proptest::proptest! {
@@ -208,7 +208,7 @@ proptest::proptest! {
             let gpu = Gpu { energy_joules: Some(joules), ..gpu(busy, &[(1, busy / 3.0), (2, busy / 2.0)]) };
             totals.advance(&snapshot(gpu, &held[who]), seconds(now), seconds(3));
         }
-        let all = || totals.containers.values().map(|entry| entry.total);
+        let all = || totals.containers.iter().map(|entry| entry.total);
         let gpu = totals.of_gpu("GPU-1");
         let used = all().filter_map(|total| total.usage_seconds).sum::<f64>() + gpu.unattributed_seconds.unwrap();
         let energy = all().filter_map(|total| total.energy_joules).sum::<f64>() + gpu.unattributed_joules.unwrap();

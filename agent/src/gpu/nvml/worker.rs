@@ -18,6 +18,9 @@ type Job = Box<dyn FnOnce() + Send>;
 /// What became of the work on one thing: its result, or where the result comes later.
 pub(super) type Outcome<O> = Result<O, Receiver<O>>;
 
+/// Where the result of work that was given up comes later, and what had not been begun then.
+type GivenUp<I, O> = (Receiver<O>, VecDeque<I>);
+
 /// A thread for calls that may hang.
 #[derive(Debug)]
 pub(super) struct Worker {
@@ -120,8 +123,8 @@ impl<I, O> Round<I, O> {
         self.over.notify_one();
     }
 
-    /// Waits for all, or until one is given up: then with where its result comes later, and what has not been begun.
-    fn wait(&self) -> (Vec<O>, Option<(Receiver<O>, VecDeque<I>)>) {
+    /// Waits for all, or until one is given up.
+    fn wait(&self) -> (Vec<O>, Option<GivenUp<I, O>>) {
         let mut state = self.open();
         while state.in_hand || !state.todo.is_empty() {
             let left = state.deadline.saturating_sub(self.clock.now());

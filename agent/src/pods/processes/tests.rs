@@ -140,7 +140,8 @@ fn the_checkpoint_names_what_the_logs_do_not() {
     let names = [((UID.to_owned(), "main".to_owned()), owner("train-0", "main"))].into();
     let holders = Holders { names, ..holders(&[]) };
     let sources = Sources { holders: &holders, identities: &Identities::default() };
-    let found = node.processes().resolve(&BTreeSet::from([41]), sources, Duration::ZERO);
+    let mut processes = node.processes();
+    let found = processes.resolve(&BTreeSet::from([41]), sources, Duration::ZERO);
     assert_eq!(found.whose[&41], Whose::Container(owner("train-0", "main")));
 }
 
@@ -193,7 +194,8 @@ fn an_identity_names_the_container_without_any_log() {
     let identities = Identities::new([pod], &Default::default());
     let holders = holders(&[("train-0", "second")]);
     let sources = Sources { holders: &holders, identities: &identities };
-    let found = node.processes().resolve(&BTreeSet::from([41, 42, 43]), sources, Duration::ZERO);
+    let mut processes = node.processes();
+    let found = processes.resolve(&BTreeSet::from([41, 42, 43]), sources, Duration::ZERO);
     let main = Whose::Container(owner("train-0", "main"));
     assert_eq!((&found.whose[&41], &found.whose[&42]), (&main, &main));
     assert_eq!(found.whose[&43], Whose::Container(owner("train-0", "second")), "by the pod's uid and its one holder");
