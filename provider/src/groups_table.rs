@@ -188,10 +188,10 @@ fn cells(view: &GroupView, now: Timestamp) -> [String; 11] {
 }
 
 /// `us-east-1a b c`: what all zones begin with is said once.
-fn zones(zones: &[String]) -> String {
+pub(crate) fn zones(zones: &[String]) -> String {
     let Some(first) = zones.first() else { return "none".to_owned() };
-    let stem = &first[..first.len().saturating_sub(1)];
-    let rest = |zone: &String| zone.strip_prefix(stem).filter(|rest| rest.len() == 1).map(ToOwned::to_owned);
+    let stem = first.strip_suffix(|_: char| true).unwrap_or_default();
+    let rest = |zone: &String| zone.strip_prefix(stem).filter(|rest| rest.chars().count() == 1).map(ToOwned::to_owned);
     match zones.iter().map(rest).collect::<Option<Vec<_>>>() {
         Some(letters) => format!("{stem}{}", letters.join(" ")),
         None => zones.join(" "),
@@ -228,6 +228,8 @@ mod tests {
             assert_eq!(zones(&names), expected);
         };
         check(&["us-east-1a", "us-east-1b"], "us-east-1a b");
+        check(&["zoné", "zone"], "zoné e");
+        check(&["", "a"], " a");
         check(&["us-east-1a"], "us-east-1a");
         check(&["us-east-1-bos-1a", "us-east-1a"], "us-east-1-bos-1a us-east-1a");
         check(&["zone-a", "b"], "zone-a b");

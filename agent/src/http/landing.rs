@@ -11,15 +11,15 @@ pub(super) fn page(views: &Views) -> String {
     };
     let rows: String = views.latest.load().iter().flat_map(|published| &published.usage.gpus).map(row).collect();
     format!(
-        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>windlass-agent</title>\
-         <style>body{{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem}}\
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"><title>windlass-agent</title>\
+         <style>:root{{color-scheme:light dark}}body{{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem}}\
          table{{border-collapse:collapse}}td,th{{padding:.2rem 1.5rem .2rem 0;text-align:left}}</style>\
-         <h1>windlass-agent {}</h1><p>Node {}: {}</p>\
+         <h1>windlass-agent <small>{}</small></h1><p>Node {}: {}</p>\
          <table><tr><th>GPU<th>model<th>use<th>held by</tr>{rows}</table><ul>\
          <li><a href=\"/metrics\">/metrics</a> for Prometheus</li>\
          <li><a href=\"/usage\">/usage</a> recent use per GPU, as JSON</li>\
          <li><a href=\"/readyz\">/readyz</a> what is pending</li>\
-         <li><a href=\"/healthz\">/healthz</a> whether the agent turns</li></ul>\n",
+         <li><a href=\"/healthz\">/healthz</a> whether the agent lives</li></ul>\n",
         env!("CARGO_PKG_VERSION"),
         escape(&views.live.config().node_name),
         escape(&state)

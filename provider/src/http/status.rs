@@ -17,6 +17,7 @@ use crate::{
         GroupView, InstanceView,
         group::{InstanceState, Market},
     },
+    groups_table,
     snapshot::Snapshot,
     timestamp::Timestamp,
     unlabelled,
@@ -167,7 +168,7 @@ fn group(out: &mut String, it: &GroupView, view: &View<'_>) -> fmt::Result {
         out,
         "<tr><td><b>{}</b><br><span class=\"tag {class}\">{market}</span> <small>{}</small>",
         Safe(group.id.as_str()),
-        Safe(&group.zones.join(", "))
+        Safe(&groups_table::zones(&group.zones))
     )?;
     let gpus = match &shape.gpus {
         Some(gpus) => format!("{} × {}, {} GiB", gpus.count, gpus.model, gpus.memory_mib / 1024),

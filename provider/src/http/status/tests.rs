@@ -65,7 +65,7 @@ fn groups_and_decisions_are_shown_with_their_reasons() {
         &page,
         &[
             "<b>spot-a10g</b>",
-            "zone-a, zone-b",
+            "zone-a b",
             "1 × nvidia-a10g, 24 GiB",
             "$0.40",
             "2 <small>of 0–8</small>",
