@@ -5,13 +5,10 @@ use std::path::{Path, PathBuf};
 
 use prost::Message as _;
 use prost::bytes::Bytes;
-use tonic::client::Grpc;
-use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::Channel;
-use tonic_prost::ProstCodec;
 use windlass_proto::pods::{ContainerStatus, ListPodsRequest, ListPodsResponse};
 
-use super::{DEADLINE, MESSAGE_MAX, Refusal, answered, channel};
+use super::{DEADLINE, Refusal, answered, call, channel};
 use crate::pods::identity::Pod;
 
 /// The same call in each version of the API that a kubelet may serve; what is not served answers UNIMPLEMENTED.
@@ -41,23 +38,16 @@ impl PodsApi {
     pub async fn pods(&mut self) -> Result<Vec<Pod>, Refusal> {
         for version in 0..CALLS.len() {
             let at = (self.version + version) % CALLS.len();
-            let answer = tokio::time::timeout(DEADLINE, self.list(CALLS.get(at).copied().unwrap_or_default())).await;
+            let listed = call(&self.channel, CALLS.get(at).copied().unwrap_or_default(), ListPodsRequest {});
+            let answer = tokio::time::timeout(DEADLINE, listed).await;
             if matches!(&answer, Ok(Err(status)) if status.code() == tonic::Code::Unimplemented) {
                 continue;
             }
             self.version = at;
-            return Ok(pods(&answered(answer)?));
+            return Ok(pods(&answered::<ListPodsResponse>(answer)?));
         }
         let reason = format!("{} serves no version of the Pods API that this agent knows", self.socket.display());
         Err(Refusal { reason, rate_limited: false })
-    }
-
-    async fn list(&self, call: &'static str) -> Result<ListPodsResponse, tonic::Status> {
-        let mut grpc = Grpc::new(self.channel.clone()).max_decoding_message_size(MESSAGE_MAX);
-        grpc.ready().await.map_err(|error| tonic::Status::from_error(error.into()))?;
-        let request = tonic::Request::new(ListPodsRequest {});
-        let answer = grpc.unary(request, PathAndQuery::from_static(call), ProstCodec::default()).await?;
-        Ok(answer.into_inner())
     }
 }
 

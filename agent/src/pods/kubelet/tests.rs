@@ -1,8 +1,11 @@
 //! Answers of the kubelet as they come, and as they should not.
 
+use super::answer::{ASSIGNMENTS_MAX, NAME_MAX};
 use super::*;
 use prost::Message as _;
-use windlass_proto::podresources::{ClaimResource, ContainerDevices, DynamicResource, PodResources};
+use windlass_proto::podresources::{
+    ClaimResource, ContainerDevices, ContainerResources, DynamicResource, ListPodResourcesResponse, PodResources,
+};
 
 fn devices(resource: &str, ids: &[&str]) -> ContainerDevices {
     ContainerDevices {
@@ -79,8 +82,27 @@ fn a_name_that_is_no_text_costs_only_itself() {
 fn more_devices_than_are_kept_are_counted() {
     let ids: Vec<String> = (0..ASSIGNMENTS_MAX + 5).map(|replica| format!("GPU-1::{replica}")).collect();
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
-    let (found, named) = assignments(&pod(vec![container("main", vec![devices("nvidia.com/gpu", &ids)])]));
-    assert_eq!((found.len(), named), (ASSIGNMENTS_MAX, ASSIGNMENTS_MAX + 5));
+    let list = pod(vec![container("main", vec![devices("nvidia.com/gpu", &ids)])]);
+    let answer = Answer::decode(&*list.encode_to_vec()).unwrap();
+    assert_eq!((answer.found.len(), answer.named), (ASSIGNMENTS_MAX, ASSIGNMENTS_MAX + 5));
+}
+
+/// The same by prost's own reading of the whole message.
+fn by_prost(answer: &[u8]) -> Option<Vec<(String, bool)>> {
+    let list = ListPodResourcesResponse::decode(answer).ok()?;
+    let mut found = Vec::new();
+    for container in list.pod_resources.iter().flat_map(|pod| &pod.containers) {
+        for devices in &container.devices {
+            let ours = devices.device_ids.iter().filter(|id| {
+                devices.resource_name.starts_with(b"nvidia.com/") || id.starts_with(b"GPU-") || id.starts_with(b"MIG-")
+            });
+            found.extend(ours.map(|id| (String::from_utf8_lossy(id).into_owned(), false)));
+        }
+        let claimed = container.dynamic_resources.iter().flat_map(|claim| &claim.claim_resources);
+        let ours = claimed.filter(|device| &*device.driver_name == b"gpu.nvidia.com");
+        found.extend(ours.map(|device| (String::from_utf8_lossy(&device.device_name).into_owned(), true)));
+    }
+    Some(found)
 }
 
 proptest::proptest! {
@@ -88,5 +110,25 @@ proptest::proptest! {
     fn any_bytes_are_an_answer_or_an_error(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..256)) {
         let _decoded = decode(&bytes);
         let _decoded = pods::decode(&bytes);
+    }
+
+    #[test]
+    fn an_answer_is_read_as_prost_reads_it(changes in proptest::collection::vec((0..usize::MAX, 0..=u8::MAX), 0..3)) {
+        let claim = ClaimResource {
+            driver_name: "gpu.nvidia.com".into(), device_name: "gpu-1".into(), share_id: Some("b8a3".into()), ..ClaimResource::default()
+        };
+        let mut main = container("main", vec![devices("nvidia.com/gpu", &["GPU-1", "x"]), devices("a/b", &["MIG-2", "y"])]);
+        main.dynamic_resources = vec![DynamicResource { claim_resources: vec![claim], ..DynamicResource::default() }];
+        let mut bytes = pod(vec![main, container("side", vec![devices("nvidia.com/gpu", &["GPU-3"])])]).encode_to_vec();
+        for (at, byte) in changes {
+            let at = at % bytes.len();
+            bytes[at] = byte;
+        }
+        // What prost refuses may hold fields that are none of ours: nothing depends on them.
+        if let Some(expect) = by_prost(&bytes) {
+            let found = decode(&bytes).unwrap();
+            let found: Vec<_> = found.iter().map(|it| (it.device_id.to_string(), it.claimed)).collect();
+            proptest::prop_assert_eq!(found, expect);
+        }
     }
 }
