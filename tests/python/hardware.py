@@ -1,10 +1,12 @@
-"""For `hardware`: `load PERCENT` keeps a GPU busy with PyTorch, `facts` prints what a model of the fake NVML wants to know, as JSON."""
+"""For `hardware`: `load PERCENT` keeps a GPU busy with PyTorch, `facts` prints what a model of the fake NVML wants to know, `named` whom NVML names
+and with how much, both as JSON."""
 
 import json
 import sys
 import time
 
 ROUND_SECONDS = 0.05
+SAMPLED_SECONDS = 4
 
 
 def load(percent):
@@ -94,7 +96,37 @@ def facts():
     print(json.dumps(found))
 
 
+def named():
+    import pynvml
+
+    pynvml.nvmlInit()
+    gpu = pynvml.nvmlDeviceGetHandleByIndex(0)
+    sampled, seen = {}, 0
+    for _ in range(SAMPLED_SECONDS):
+        time.sleep(1)
+        try:
+            samples = pynvml.nvmlDeviceGetProcessUtilization(gpu, seen)
+        except pynvml.NVMLError:
+            continue
+        fresh = [sample for sample in samples if seen and sample.pid]
+        seen = max([sample.timeStamp for sample in samples] + [seen])
+        for sample in fresh:
+            sampled.setdefault(sample.pid, []).append(sample.smUtil)
+    found = {"sampled": {pid: sum(values) / len(values) for pid, values in sampled.items()}}
+    for name, function in (
+        ("compute", pynvml.nvmlDeviceGetComputeRunningProcesses),
+        ("mps", pynvml.nvmlDeviceGetMPSComputeRunningProcesses),
+    ):
+        try:
+            found[name] = [process.pid for process in function(gpu)]
+        except pynvml.NVMLError:
+            found[name] = []
+    print(json.dumps(found))
+
+
 if sys.argv[1] == "load":
     load(float(sys.argv[2]))
+elif sys.argv[1] == "named":
+    named()
 else:
     facts()

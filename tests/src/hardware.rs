@@ -21,6 +21,8 @@ use crate::scrape::{Page, Scraper};
 mod cost;
 /// What keeps the GPU busy.
 mod load;
+/// Who is named under MPS.
+mod mps;
 /// What becomes of the readings: tables, a model, a profile.
 mod readings;
 
@@ -103,8 +105,9 @@ pub fn run(args: &Args) -> anyhow::Result<Outcome> {
     story.part("the cost of calls", Story::cost);
     if story.load.most() > 0 {
         story.part("a process that stops", Story::stops);
+        story.part("MPS", Story::mps);
     }
-    println!("\n{}", readings::questions(&story.idle, story.load.pods()));
+    println!("\n{}", readings::questions(&story.idle));
     story.part("a profile", Story::write);
     let Outcome { compared, differ, failed, written, .. } = &story.outcome;
     println!("\n{} of {compared} readings agree", compared - differ);
@@ -157,6 +160,9 @@ impl<'a> Story<'a> {
         let rows = opinion.compare(&page);
         let smi = readings::nvidia_smi(&self.args.nvidia_smi, &page);
         println!("{}", readings::differences(&rows, smi.as_deref()));
+        if works == self.load.most() {
+            println!("{}", readings::alone(&rows, &page));
+        }
         let all = rows.iter().filter(|row| row.ours.is_some() || row.theirs.is_some()).chain(smi.iter().flatten());
         let (right, wrong): (Vec<&Row>, Vec<&Row>) = all.partition(|row| row.agrees);
         self.outcome.compared += right.len() + wrong.len();
@@ -175,6 +181,11 @@ impl<'a> Story<'a> {
 
     fn stops(&mut self) -> anyhow::Result<()> {
         println!("\n{}", stopped(&self.stage, &mut self.load)?);
+        Ok(())
+    }
+
+    fn mps(&mut self) -> anyhow::Result<()> {
+        println!("\n{}", self.load.mps(&self.stage.python)?);
         Ok(())
     }
 

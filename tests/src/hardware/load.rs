@@ -11,7 +11,7 @@ use crate::nvml::{Gpus, ModelName, Process, Profile};
 use crate::proc::{Cgroup, Container, Host};
 
 /// First process id on the fake.
-const PID: u32 = 4_000_001;
+pub(super) const PID: u32 = 4_000_001;
 
 /// A pod with one process.
 #[derive(Debug, Clone)]
@@ -23,18 +23,18 @@ pub(super) struct Pod {
 }
 
 /// The fake H200, whose calls take about as long as a driver's.
-fn h200() -> anyhow::Result<Profile> {
+pub(super) fn h200() -> anyhow::Result<Profile> {
     let costs_us = crate::nvml::h200_costs().map_err(anyhow::Error::msg)?;
     Ok(Profile { costs_us, ..Profile::idle(ModelName::H200, 1) })
 }
 
 /// Who works.
 pub(super) struct Load {
-    workers: Workers,
+    pub(super) workers: Workers,
     pods: Vec<Pod>,
 }
 
-enum Workers {
+pub(super) enum Workers {
     Fake(Gpus),
     Torch {
         python: PathBuf,
@@ -114,7 +114,7 @@ impl Load {
             let share = SHARES.get(index).copied().context("no such share")?;
             let pid = match &mut self.workers {
                 Workers::Torch { python, children } => {
-                    let child = torch(python, share)?;
+                    let child = torch(python, share, &[])?;
                     let pid = child.id();
                     children.push(child);
                     pid
@@ -140,15 +140,17 @@ impl Drop for Load {
     }
 }
 
-fn torch(python: &Path, share: f64) -> anyhow::Result<Child> {
-    let mut child = script(python, None, &["load", &share.to_string()]).stdout(Stdio::piped()).spawn()?;
+/// One that works; it sees these besides the environment.
+pub(super) fn torch(python: &Path, share: f64, more: &[(&str, PathBuf)]) -> anyhow::Result<Child> {
+    let mut command = script(python, None, &["load", &share.to_string()]);
+    let mut child = command.envs(more.iter().map(|(name, value)| (name, value))).stdout(Stdio::piped()).spawn()?;
     let mut line = String::new();
     BufReader::new(child.stdout.take().context("its output")?).read_line(&mut line)?;
     ensure!(line.trim() == "working", "PyTorch does not work on the GPU; what it says stands above");
     Ok(child)
 }
 
-fn end(child: &mut Child) {
+pub(super) fn end(child: &mut Child) {
     // Both fail only for a process that is gone already.
     let _gone = child.kill();
     let _gone = child.wait();

@@ -1,6 +1,6 @@
 //! What becomes of the readings: tables for people, a model and a profile for the fake NVML.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,19 +18,41 @@ use crate::scrape::Page;
 const MIB: f64 = 1_048_576.0;
 
 /// Questions to `nvidia-smi`, the series that answer them, the unit, and how far apart two looks may be.
-const SMI: [(&str, &str, f64, f64); 11] = [
-    ("utilization.gpu", "gpu_device_utilization_ratio", 0.01, 0.15),
-    ("memory.total", "gpu_device_memory_total_bytes", MIB, MIB),
-    ("memory.reserved", "gpu_device_memory_reserved_bytes", MIB, MIB),
-    ("memory.used", "gpu_device_memory_used_bytes", MIB, 64.0 * MIB),
-    ("memory.free", "gpu_device_memory_free_bytes", MIB, 64.0 * MIB),
-    ("power.draw", "gpu_device_power_watts", 1.0, 60.0),
-    ("enforced.power.limit", "gpu_device_power_limit_watts", 1.0, 0.01),
-    ("temperature.gpu", "gpu_device_temperature_celsius", 1.0, 3.0),
-    ("temperature.memory", "gpu_device_memory_temperature_celsius", 1.0, 3.0),
-    ("clocks.sm", "gpu_device_sm_clock_hertz", 1e6, 3e8),
-    ("clocks.mem", "gpu_device_memory_clock_hertz", 1e6, 1e6),
+const SMI: &[Question] = &[
+    ("utilization.gpu", "utilization_ratio", 0.01, 0.15),
+    ("utilization.memory", "memory_copy_utilization_ratio", 0.01, 0.15),
+    ("utilization.encoder", "encoder_utilization_ratio", 0.01, 0.15),
+    ("utilization.decoder", "decoder_utilization_ratio", 0.01, 0.15),
+    ("memory.total", "memory_total_bytes", MIB, MIB),
+    ("memory.reserved", "memory_reserved_bytes", MIB, MIB),
+    ("memory.used", "memory_used_bytes", MIB, 64.0 * MIB),
+    ("memory.free", "memory_free_bytes", MIB, 64.0 * MIB),
+    ("power.draw", "power_watts", 1.0, 60.0),
+    ("power.draw.average", "power_average_watts", 1.0, 60.0),
+    ("power.draw.instant", "power_instant_watts", 1.0, 200.0),
+    ("enforced.power.limit", "power_limit_watts", 1.0, 0.01),
+    ("temperature.gpu", "temperature_celsius", 1.0, 3.0),
+    ("temperature.memory", "memory_temperature_celsius", 1.0, 3.0),
+    ("clocks.sm", "sm_clock_hertz", 1e6, 3e8),
+    ("clocks.mem", "memory_clock_hertz", 1e6, 1e6),
+    ("clocks.video", "video_clock_hertz", 1e6, 3e8),
+    ("ecc.errors.corrected.volatile.total", "ecc_corrected_errors_total", 1.0, 0.0),
+    ("ecc.errors.uncorrected.volatile.total", "ecc_uncorrected_errors_total", 1.0, 0.0),
+    ("ecc.errors.corrected.aggregate.total", "ecc_lifetime_corrected_errors_total", 1.0, 0.0),
+    ("ecc.errors.uncorrected.aggregate.total", "ecc_lifetime_uncorrected_errors_total", 1.0, 0.0),
+    ("retired_pages.sbe", "retired_pages_single_bit_total", 1.0, 0.0),
+    ("retired_pages.dbe", "retired_pages_double_bit_total", 1.0, 0.0),
+    ("retired_pages.pending", "retired_pages_pending", 1.0, 0.0),
 ];
+/// The same by another switch of it, which has a line for each GPU too.
+const REMAPPED: &[Question] = &[
+    ("remapped_rows.correctable", "remapped_rows_correctable_total", 1.0, 0.0),
+    ("remapped_rows.uncorrectable", "remapped_rows_uncorrectable_total", 1.0, 0.0),
+    ("remapped_rows.pending", "row_remap_pending", 1.0, 0.0),
+    ("remapped_rows.failure", "row_remap_failed", 1.0, 0.0),
+];
+
+type Question = (&'static str, &'static str, f64, f64);
 
 /// What a GPU is, and says at a moment.
 #[derive(Debug, Deserialize)]
@@ -59,17 +81,33 @@ impl Facts {
     }
 }
 
-/// `nvidia-smi`'s words beside the page; nothing where there is no such program.
+/// `nvidia-smi`'s words beside the page; nothing where there is no such program. One that does not know a question answers none of a list, and is
+/// asked one by one.
 pub(super) fn nvidia_smi(program: &Path, page: &Page) -> Option<Vec<Row>> {
-    let asked = SMI.map(|(question, ..)| question).join(",");
-    let output =
-        Command::new(program).args([&format!("--query-gpu={asked}"), "--format=csv,noheader,nounits"]).output();
+    let mut rows = Vec::new();
+    for (switch, questions) in [("--query-gpu", SMI), ("--query-remapped-rows", REMAPPED)] {
+        let whole = ask(program, (switch, questions), page);
+        let each = || questions.chunks(1).filter_map(|one| ask(program, (switch, one), page)).flatten().collect();
+        rows.extend(whole.unwrap_or_else(each));
+    }
+    (!rows.is_empty()).then_some(rows)
+}
+
+fn ask(program: &Path, (switch, questions): (&str, &[Question]), page: &Page) -> Option<Vec<Row>> {
+    let asked: Vec<&str> = questions.iter().map(|(question, ..)| *question).collect();
+    let arguments = [format!("{switch}={}", asked.join(",")), "--format=csv,noheader,nounits".to_owned()];
+    let output = Command::new(program).args(arguments).output();
     let text = String::from_utf8(output.ok().filter(|output| output.status.success())?.stdout).ok()?;
     let mut rows = Vec::new();
     for (gpu, line) in text.lines().enumerate() {
-        for ((question, series, unit, apart), cell) in SMI.iter().zip(line.split(',')) {
-            let ours = page.value(series, &[("gpu", &gpu.to_string())]);
-            let theirs = cell.trim().parse::<f64>().ok().map(|value| value * unit);
+        for ((question, series, unit, apart), cell) in questions.iter().zip(line.split(',')) {
+            let series = format!("gpu_device_{series}");
+            let ours = page.value(&series, &[("gpu", &gpu.to_string())]);
+            let theirs = match cell.trim() {
+                "Yes" => Some(1.0),
+                "No" => Some(0.0),
+                number => number.parse::<f64>().ok().map(|value| value * unit),
+            };
             let agrees = match (ours, theirs) {
                 (Some(ours), Some(theirs)) => (ours - theirs).abs() <= *apart,
                 (ours, theirs) => ours.is_none() == theirs.is_none(),
@@ -97,6 +135,17 @@ pub(super) fn differences(rows: &[Row], smi: Option<&[Row]>) -> String {
     text
 }
 
+/// Families of the first GPU that nobody else was asked about: the agent's own sums and words.
+pub(super) fn alone(rows: &[Row], page: &Page) -> String {
+    let told = |row: &&Row| row.gpu == 0 && row.theirs.is_some();
+    let name = |row: &Row| row.series.split(['{', ' ']).next().unwrap_or_default().to_owned();
+    let compared: BTreeSet<String> = rows.iter().filter(told).map(name).collect();
+    let ours = page.series.iter().map(|series| series.name.as_str()).filter(|name| name.starts_with("gpu_device_"));
+    let alone: BTreeSet<&str> = ours.filter(|name| !compared.contains(*name)).collect();
+    let short: Vec<&str> = alone.into_iter().map(|name| name.trim_start_matches("gpu_device_")).collect();
+    format!("  with nobody beside, gpu_device_…: {}", short.join(", "))
+}
+
 /// Who was told to use what, and what the agent says; and whether NVML names our processes.
 pub(super) fn shares(page: &Page, pods: &[Pod], opinion: &Opinion) -> String {
     let mut text = String::new();
@@ -119,7 +168,7 @@ pub(super) fn measured(page: &Page, pods: &[Pod]) -> Vec<(u32, f64, f64)> {
 }
 
 /// What only hardware can tell.
-pub(super) fn questions(facts: &Facts, pods: &[Pod]) -> String {
+pub(super) fn questions(facts: &Facts) -> String {
     let of = |name: &str| facts.memory.get(name).copied().unwrap_or(0);
     let (total, free, reserved, used) = (of("total"), of("free"), of("reserved"), of("used"));
     let memory = match used {
@@ -132,14 +181,8 @@ pub(super) fn questions(facts: &Facts, pods: &[Pod]) -> String {
     } else {
         "MIG is off, and is left as it is: GPM of instances was not asked"
     };
-    let mps = match std::env::var_os("CUDA_MPS_PIPE_DIRECTORY") {
-        Some(_) if !pods.is_empty() => {
-            "under MPS: a pod above with 0 % means that the driver books clients on the server"
-        }
-        _ => "not under MPS; run again with CUDA_MPS_PIPE_DIRECTORY set and nvidia-cuda-mps-control -d running",
-    };
     format!(
-        "  used of nvmlDeviceGetMemoryInfo_v2 {memory} (total {total}, free {free}, reserved {reserved}, used {used}, v1 {})\n  {mig}\n  {mps}",
+        "  used of nvmlDeviceGetMemoryInfo_v2 {memory} (total {total}, free {free}, reserved {reserved}, used {used}, v1 {})\n  {mig}",
         of("used_v1")
     )
 }

@@ -10,7 +10,8 @@ use nvml_wrapper::error::NvmlError;
 use super::errors::{Meaning, cause, meaning};
 use crate::gpu::CallLog;
 
-/// When the calls of one pass over one device have taken this long, what can wait is put off to a later pass.
+/// When the calls of one pass over one device have taken this long, what can wait is put off to a later pass, but not for longer than its interval:
+/// then it is asked all the same, one such question in a pass.
 const PASS_BUDGET: Duration = Duration::from_millis(20);
 /// A call that can wait is asked again after this many times what it took, so that it takes at most a fiftieth of the time.
 const REST: u32 = 50;
@@ -73,6 +74,8 @@ pub(super) struct Calls<'a> {
     pub(super) now: Duration,
     /// What the calls of this pass have taken.
     spent: Duration,
+    /// Whether this pass has asked a question that had been put off for too long.
+    late: bool,
     /// Whether anything was answered.
     pub(super) answered: bool,
     /// The device is gone: nothing more is asked in this pass.
@@ -89,7 +92,8 @@ impl<'a> Calls<'a> {
         clock: &'a dyn Fn() -> Duration,
         (index, now): (u32, Duration),
     ) -> Self {
-        Self { log, refused, clock, index, now, spent: Duration::ZERO, answered: false, lost: false, session: None }
+        let spent = Duration::ZERO;
+        Self { log, refused, clock, index, now, spent, late: false, answered: false, lost: false, session: None }
     }
 
     /// Whether the device will not answer a call.
@@ -158,8 +162,10 @@ impl<'a> Calls<'a> {
         every: Duration,
         ask: impl FnOnce(&mut Self) -> Option<T>,
     ) -> Option<T> {
-        let put_off = slot.asked && self.spent > PASS_BUDGET;
+        let over = slot.asked && self.spent > PASS_BUDGET;
+        let put_off = over && (self.late || self.now < slot.due + every);
         if self.now >= slot.due && !put_off {
+            self.late |= over;
             let before = self.spent;
             slot.value = ask(self);
             let stagger = if slot.asked { Duration::ZERO } else { every * (self.index % STAGGER) / STAGGER };
@@ -224,6 +230,28 @@ mod tests {
             [("costly", Made { count: made.iter().flatten().count() as u64, time: Duration::from_millis(spent) })]
         );
         made
+    }
+
+    #[test]
+    fn a_driver_that_is_always_slow_is_asked_everything_in_the_end() {
+        let (log, mut refused, time) = (Mutex::default(), Refused::new(), Cell::new(Duration::ZERO));
+        let clock = || time.get();
+        let mut slots = [Paced::default(), Paced::default()];
+        let mut made = [Vec::new(), Vec::new()];
+        for pass in 0..30 {
+            let mut calls = Calls::new(&log, &mut refused, &clock, (0, SECOND * pass));
+            calls.ask("needed in each pass", || {
+                time.set(time.get() + PASS_BUDGET * 2);
+                Ok(())
+            });
+            for (slot, made) in slots.iter_mut().zip(&mut made) {
+                calls.paced(slot, SECOND * 5, |_| {
+                    made.push(pass);
+                    Some(())
+                });
+            }
+        }
+        assert_eq!(made, [[0, 10, 20], [0, 11, 21]], "half as often, and not both in one pass");
     }
 
     #[test]

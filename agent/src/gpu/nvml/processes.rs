@@ -1,5 +1,5 @@
 //! Who is on a GPU and how much of it each process used: the driver's lists, merged, and its samples, averaged.
-//! The graphics list is the costliest call there is (4.5 ms were seen) and is asked rarely.
+//! A list is the costliest call there is (4.5 ms were seen): that of graphics is asked rarely, and that of MPS while nobody is known to be in it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,8 +10,8 @@ use super::raw::Handle;
 use super::samples::{Seen, processes_since};
 use crate::gpu::{Process, ProcessUtilization};
 
-/// How often the graphics list is asked for.
-const GRAPHICS_INTERVAL: Duration = Duration::from_secs(5);
+/// How often the graphics list is asked for, and that of MPS while it is empty and the same processes compute.
+const RARE_INTERVAL: Duration = Duration::from_secs(5);
 /// For how long the last measured split of a busy GPU stands while the driver has no newer process samples: twice its longest period, since a busy
 /// process must not flicker to 0 when we look more often than it samples.
 const HOLD: Duration = Duration::from_secs(2);
@@ -24,6 +24,12 @@ pub(super) struct Processes {
     /// When that was measured.
     measured: Duration,
     graphics: Paced<Vec<Process>>,
+    /// The look at the MPS list once in a while.
+    look: Paced<()>,
+    /// Whether there were clients of MPS at the last look.
+    clients: bool,
+    /// Who computed in the pass before: clients are in that list too.
+    computing: Vec<u32>,
 }
 
 impl Processes {
@@ -36,11 +42,30 @@ impl Processes {
     ) -> Option<Vec<Process>> {
         let compute = calls.ask("compute_processes", || gpu.compute_processes());
         let compute = compute.or_else(|| mig::processes(slices?, calls));
-        let mps = calls.ask("mps_processes", || gpu.mps_processes()).unwrap_or_default();
+        let mps = self.mps(gpu, compute.as_deref().unwrap_or_default(), calls);
         let ask = |calls: &mut Calls<'_>| calls.ask("graphics_processes", || gpu.graphics_processes());
-        let graphics = calls.paced(&mut self.graphics, GRAPHICS_INTERVAL, ask).unwrap_or_default();
+        let graphics = calls.paced(&mut self.graphics, RARE_INTERVAL, ask).unwrap_or_default();
         let mps = mps.into_iter().map(|process| Process { mps: true, ..process });
         compute.map(|compute| merge(compute.into_iter().chain(mps).chain(graphics)))
+    }
+
+    /// Clients of MPS: looked for in each pass while there are any, when others compute than before, and once in a while.
+    fn mps(&mut self, gpu: &Handle, compute: &[Process], calls: &mut Calls<'_>) -> Vec<Process> {
+        let computing: Vec<u32> = compute.iter().map(|process| process.pid).collect();
+        let changed = std::mem::replace(&mut self.computing, computing) != self.computing;
+        let ask = |calls: &mut Calls<'_>| Some(calls.ask("mps_processes", || gpu.mps_processes()).unwrap_or_default());
+        let mut found = None;
+        let once_in_a_while = |calls: &mut Calls<'_>| {
+            found = ask(calls);
+            Some(())
+        };
+        calls.paced(&mut self.look, RARE_INTERVAL, once_in_a_while);
+        if changed || self.clients {
+            found = found.or_else(|| ask(calls));
+        }
+        let found = found.unwrap_or_default();
+        self.clients = !found.is_empty();
+        found
     }
 
     /// What each process used since the last pass; absent when the driver does not tell. `busy` is the GPU's own figure.
