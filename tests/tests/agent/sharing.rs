@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use windlass_tests::kubelet::{devices, pod};
-use windlass_tests::nvml::{Kind, ModelName, Process, Profile, gpu_uuid};
+use windlass_tests::nvml::{AnswerName, Fault, Kind, ModelName, Process, Profile, gpu_uuid};
 use windlass_tests::proc::{Cgroup, Container};
 use windlass_tests::scrape::Page;
 
@@ -162,4 +162,64 @@ fn a_pod_that_is_gone_leaves_nothing_behind() {
     });
     assert!(close(&page, "gpu_utilization", &[("pod", "stays")], 50.0));
     assert!(close(&page, "gpu_device_utilization_ratio", &[("gpu", "1")], 0.0));
+}
+
+/// Containers and nobody are the GPU, in time, in memory, and in the counters of time. A GPU that a starved machine did not read says nothing.
+fn add_up(page: &Page, what: &str) {
+    for gpu in [[("gpu", "0")], [("gpu", "1")]].iter().filter(|gpu| page.value("gpu_device_up", *gpu) == Some(1.0)) {
+        let sum = |name| page.select(name, gpu).iter().map(|series| series.value).sum::<f64>();
+        let value = |name| page.value(name, gpu).unwrap_or_else(|| panic!("{what}: no {name} of {gpu:?}"));
+        for (containers, nobody, device, scale) in [
+            ("gpu_utilization", "gpu_device_unattributed_utilization_ratio", "gpu_device_utilization_ratio", 100.0),
+            ("gpu_memory_used_bytes", "gpu_device_unattributed_memory_bytes", "gpu_device_memory_used_bytes", 1.0),
+            (
+                "container_gpu_usage_seconds_total",
+                "gpu_device_unattributed_usage_seconds_total",
+                "gpu_device_busy_seconds_total",
+                1.0,
+            ),
+        ] {
+            let (ours, whole) = (sum(containers) + scale * value(nobody), scale * value(device));
+            assert!((ours - whole).abs() <= 1e-6 * whole.max(1.0), "{what}, {gpu:?}: {containers} {ours} of {whole}");
+        }
+    }
+}
+
+#[test]
+fn on_every_page_containers_and_nobody_add_up_to_the_gpu() {
+    let base = Profile::idle(ModelName::H100, 2);
+    let mut node = Node::start(&base, vec![sharer("a", 0, 0), sharer("b", 0, 1), holder("c", 1)], |host| {
+        for (pid, name) in [(100, "a"), (101, "a"), (200, "b"), (300, "c")] {
+            runs(host, pid, &main_of(name));
+        }
+        host.host_process(900, "Xorg").unwrap();
+        host.mps_server(901, &Container::new("gpu-operator", "mps-control", "main")).unwrap();
+    });
+    node.until("the holders are known", |page| page.value("gpu_device_holders", &[("gpu", "1")]) == Some(1.0));
+    let mps = |pid, sm| Process { kind: Kind::Mps, ..Process::new(pid, sm, 700) };
+    let gone = Process::new(777, 20.0, 900);
+    let faulty = |call: &str| vec![Fault::of_calls(&[call], AnswerName::Unknown)];
+    let mixed = vec![moving(100, 5.0, 45.0, 1.5), Process::new(200, 30.0, 4_000), Process::new(900, 7.0, 300)];
+    for (what, processes, faults) in [
+        ("time-sliced beside the node's own", mixed.clone(), vec![]),
+        ("one without a name", vec![Process::new(200, 30.0, 4_000), gone.clone()], vec![]),
+        ("MPS, clients told of", vec![mps(100, 60.0), mps(101, 50.0), mps(200, 40.0)], vec![]),
+        ("MPS, server told of", vec![mps(100, 0.0), mps(200, 0.0), Process::new(901, 70.0, 50)], vec![]),
+        ("no times of processes", mixed.clone(), faulty("nvmlDeviceGetProcessUtilization")),
+        ("no lists of processes", mixed.clone(), faulty("nvmlDeviceGetComputeRunningProcesses_v3")),
+        ("no samples", mixed.clone(), faulty("nvmlDeviceGetSamples")),
+        ("idle", vec![], vec![]),
+        ("busy again", mixed, vec![]),
+    ] {
+        let mut profile = base.clone();
+        profile.gpu(0).processes = processes;
+        profile.gpu(1).processes = vec![Process::new(300, 50.0, 9_000), Process::new(900, 20.0, 100), gone.clone()];
+        profile.faults = faults;
+        node.gpus.set(&profile).unwrap();
+        for _ in 0..4 {
+            let tick = node.until("a page", |_| true).value("windlass_agent_ticks_total", &[]);
+            let page = node.until("the next", |page| page.value("windlass_agent_ticks_total", &[]) > tick);
+            add_up(&page, what);
+        }
+    }
 }
