@@ -143,7 +143,7 @@ fn whole(gpu: &Gpu, position: usize, holders: Vec<Arc<Owner>>, processes: &Proce
         energy: None,
     };
     let mut shares: Vec<Share> = divided.pieces.iter().map(share).collect();
-    split_energy(&mut shares, count == 1, divided.host, gpu.utilization.unwrap_or(0.0));
+    split_energy(&mut shares, count == 1, divided.host, gpu.utilization);
     let rest = GpuUse {
         holders: count,
         unattributed_utilization: divided.rest_utilization,
@@ -155,15 +155,16 @@ fn whole(gpu: &Gpu, position: usize, holders: Vec<Arc<Owner>>, processes: &Proce
 }
 
 /// Energy of a GPU with one holder is the holder's even when it idles, less what others are known to have used of it; several share it by their
-/// parts of the device's time, and idle energy is nobody's. `host` is the node's own time, `whole` the time that counts as all of it.
-fn split_energy(shares: &mut [Share], alone: bool, host: f64, whole: f64) {
+/// parts of the device's time, and idle energy is nobody's. `host` is the node's own time, `busy` the device's.
+fn split_energy(shares: &mut [Share], alone: bool, host: f64, busy: Option<f64>) {
     for share in shares.iter_mut() {
-        share.energy = share.utilization.map(|used| part(used, whole));
+        share.energy = share.utilization.zip(busy).map(|(used, busy)| part(used, busy));
     }
     if alone {
         let strangers: f64 = shares.iter().filter(|share| !share.held).filter_map(|share| share.energy).sum();
         for holder in shares.iter_mut().filter(|share| share.held) {
-            holder.energy = Some((1.0 - strangers - part(host, whole)).clamp(0.0, 1.0));
+            let host = busy.map_or(0.0, |busy| part(host, busy));
+            holder.energy = Some((1.0 - strangers - host).clamp(0.0, 1.0));
         }
     }
 }

@@ -176,6 +176,12 @@ fn a_container_with_unknown_ids_has_what_is_measured() {
 }
 
 #[test]
+fn energy_is_split_only_by_what_is_measured() {
+    let unmeasured = Gpu { utilization: None, ..gpu(0.0, &[(1, 30.0, 2), (2, 10.0, 1)]) };
+    check(unmeasured, &[("a", "GPU-1::0"), ("b", "GPU-1::1")], &["a 30.0 2G -", "b 10.0 1G -", "nobody - 0G"]);
+}
+
+#[test]
 fn a_lost_gpu_has_holders_but_no_figures() {
     let lost = Gpu { identity: gpu(0.0, &[]).identity, ..Gpu::default() };
     check(lost, &[("a", "GPU-1")], &["a - - 1.0", "nobody - -"]);
