@@ -14,7 +14,7 @@ use crate::attribution::totals::Totals;
 use crate::attribution::{GpuUse, InstanceUse, Snapshot};
 use crate::families::choice::Choice;
 use crate::families::{self, Family, Get, GpuRow, Kind, Own, Sample, ShareRow};
-use crate::gpu::MigInstance;
+use crate::gpu::{Memory, MigInstance};
 use crate::pods::identity::Identities;
 
 /// What a page is made from.
@@ -218,11 +218,21 @@ impl<'a> Rows<'a> {
             Get::Dcgm { gpu, instance } => {
                 block.each(&self.dcgm_gpu, gpus.iter().map(gpu));
                 block.each(&self.dcgm_share, shares.iter().map(|row| instance(row.instance?)));
-                for (free, labels) in &self.free {
-                    if let Some(value) = instance(free) {
-                        block.series(labels, value);
-                    }
-                }
+                block
+                    .each(self.free.iter().map(|(_, labels)| labels), self.free.iter().map(|(free, _)| instance(free)));
+            }
+            Get::DcgmMemory(get) => {
+                let value = |memory: Option<Memory>| memory.map(|memory| families::mebibytes(get(memory)));
+                // The one holder's labels stand on the GPU's own series.
+                let beside = |row: &ShareRow<'_>| match row.instance {
+                    Some(instance) => value(instance.memory),
+                    None if row.gpu.holders == 1 && row.share.held => None,
+                    None => value(row.gpu.gpu.memory),
+                };
+                block.each(&self.dcgm_gpu, gpus.iter().map(|row| value(row.gpu.gpu.memory)));
+                block.each(&self.dcgm_share, shares.iter().map(beside));
+                let free = self.free.iter().map(|(free, _)| value(free.memory));
+                block.each(self.free.iter().map(|(_, labels)| labels), free);
             }
             Get::DcgmShared { share, rest } => {
                 // An exclusive GPU has one series, its holder's; the rest appears only where there is a rest.

@@ -17,7 +17,7 @@ use crate::attribution::totals::{GpuTotal, Total};
 use crate::attribution::{GpuUse, InstanceUse, Share};
 use crate::config::DcgmNames;
 use crate::exposition::Dropped;
-use crate::gpu::MigInstance;
+use crate::gpu::{Memory, MigInstance};
 use crate::jobs::Jobs;
 use crate::live::Reloads;
 use crate::notices::Seen;
@@ -67,6 +67,9 @@ pub enum Get {
         /// A MIG instance's value.
         instance: fn(&MigInstance) -> Option<f64>,
     },
+    /// Under DCGM's labels, out of the memory of a GPU or MIG instance: as [`Get::Dcgm`], and repeated for each container that shares a GPU, since
+    /// queries divide each `FB_USED` by the series with the same labels.
+    DcgmMemory(fn(Memory) -> u64),
     /// Under DCGM's labels: one per container (or instance), and one without a pod for the rest, so that a sum over the GPU is the GPU's value.
     DcgmShared {
         /// A container's part.
@@ -124,12 +127,17 @@ impl Family {
             Get::GpuBy { .. } => "gpu uuid model node state",
             Get::Instance(_) | Get::InstanceRest(_) => "gpu uuid mig_profile gpu_instance node",
             Get::Container(_) => "namespace pod container gpu uuid mig_profile node",
-            Get::Dcgm { .. } | Get::DcgmShared { .. } | Get::DcgmBy(_) => {
+            Get::Dcgm { .. } | Get::DcgmMemory(_) | Get::DcgmShared { .. } | Get::DcgmBy(_) => {
                 "gpu UUID pci_bus_id device modelName Hostname hostname DCGM_FI_DRIVER_VERSION GPU_I_PROFILE GPU_I_ID namespace pod container"
             }
             Get::Own(_) => "its own",
         }
     }
+}
+
+/// Bytes in DCGM's unit.
+pub(crate) fn mebibytes(bytes: u64) -> f64 {
+    (bytes as f64 / 1_048_576.0).round()
 }
 
 /// A count as a value.

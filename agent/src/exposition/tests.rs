@@ -179,6 +179,8 @@ fn dcgm_series_add_up_to_the_gpu() {
         &[
             &format!("DCGM_FI_DEV_FB_FREE{} 50176", labels(0, &pod("train"))),
             &format!("DCGM_FI_DEV_FB_FREE{} 50176", labels(1, nobody)),
+            &format!("DCGM_FI_DEV_FB_FREE{} 50176", labels(1, &pod("a"))),
+            &format!("DCGM_FI_DEV_FB_FREE{} 50176", labels(1, &pod("b"))),
             &format!("DCGM_FI_DEV_FB_FREE{} 6144", labels(2, &instance)),
         ],
     );

@@ -3,26 +3,20 @@
 //!
 //! A GPU that one container holds carries that container's labels on every series, as there. On a shared GPU `GPU_UTIL` and `FB_USED` have one
 //! series per container with its measured part and one without a pod for the rest, so that `sum` over the GPU is the GPU's value and
-//! `{pod!=""}` selects true shares; every other series of a shared GPU stands once, without a pod. (dcgm-exporter repeats the GPU's whole
-//! value for each pod.) A MIG instance has `FB_FREE`, `FB_RESERVED` and `PROF_*` with `GPU_I_ID` and `GPU_I_PROFILE`, and one that is held
+//! `{pod!=""}` selects true shares. `FB_FREE`, `FB_RESERVED` and `FB_TOTAL`, by which people divide `FB_USED`, stand there beside each of them with the
+//! GPU's value; every other series of a shared GPU stands once, without a pod. (dcgm-exporter repeats the GPU's whole value for each pod.) A MIG instance has `FB_FREE`, `FB_RESERVED` and `PROF_*` with `GPU_I_ID` and `GPU_I_PROFILE`, and one that is held
 //! `FB_USED` and, where the driver measures it, `GPU_UTIL` in percent of the instance.
 
-use super::Get::{Dcgm, DcgmBy, DcgmShared};
+use super::Get::{Dcgm, DcgmBy, DcgmMemory, DcgmShared};
 use super::Kind::{Counter, Gauge};
 use super::gpm::{device, of_instance, ratio};
-use super::{Family, GpuRow, Kind, count, flag};
+use super::{Family, GpuRow, Kind, count, flag, mebibytes};
 use crate::gpu::MigInstance;
 
 mod further;
 mod xid;
 
 pub(super) use further::FURTHER;
-
-const MIB: f64 = 1_048_576.0;
-
-fn mebibytes(bytes: u64) -> f64 {
-    (bytes as f64 / MIB).round()
-}
 
 /// Names of 4.6 are aliases of the same fields: values keep their scale (`GPU_UTIL_RATIO` still counts to 100).
 const fn row(
@@ -122,22 +116,16 @@ pub(super) const FAMILIES: &[Family] = &[
         renamed: None,
         kind: Gauge,
         unit: "MiB",
-        help: "Frame buffer memory free (in MiB).",
-        get: Dcgm {
-            gpu: |row| row.gpu.gpu.memory.map(|memory| mebibytes(memory.free)),
-            instance: |instance| instance.memory.map(|memory| mebibytes(memory.free)),
-        },
+        help: "Frame buffer memory free (in MiB); the whole GPU's for each container that shares it.",
+        get: DcgmMemory(|memory| memory.free),
     },
     Family {
         name: "DCGM_FI_DEV_FB_RESERVED",
         renamed: None,
         kind: Gauge,
         unit: "MiB",
-        help: "Frame buffer memory kept by the driver (in MiB).",
-        get: Dcgm {
-            gpu: |row| row.gpu.gpu.memory.map(|memory| mebibytes(memory.reserved)),
-            instance: |instance| instance.memory.map(|memory| mebibytes(memory.reserved)),
-        },
+        help: "Frame buffer memory kept by the driver (in MiB); the whole GPU's for each container that shares it.",
+        get: DcgmMemory(|memory| memory.reserved),
     },
     Family {
         name: "DCGM_FI_DEV_XID_ERRORS",

@@ -108,6 +108,19 @@ fn feature_29_queries_of_keda_scalers_are_answered() {
                 r#"count(DCGM_FI_DEV_FB_USED{gpu="0"} / (DCGM_FI_DEV_FB_USED{gpu="0"} + DCGM_FI_DEV_FB_FREE{gpu="0"}))"#,
                 &[1.0],
             ),
+            // Each of those who share a GPU divides by what it finds under its own labels, and the GPU's own is there too.
+            (
+                r#"count(DCGM_FI_DEV_FB_USED{gpu="1"} / (DCGM_FI_DEV_FB_USED{gpu="1"} + DCGM_FI_DEV_FB_FREE{gpu="1"}))"#,
+                &[3.0],
+            ),
+            (
+                r#"DCGM_FI_DEV_FB_USED{pod="left"} / (DCGM_FI_DEV_FB_USED{pod="left"} + DCGM_FI_DEV_FB_FREE{pod="left"}) > bool 0.09"#,
+                &[1.0],
+            ),
+            (
+                r#"sum(max by (Hostname, gpu, GPU_I_ID) (DCGM_FI_DEV_FB_FREE{gpu="1"})) == bool scalar(DCGM_FI_DEV_FB_FREE{gpu="1",pod=""})"#,
+                &[1.0],
+            ),
             (r#"count(avg(DCGM_FI_PROF_GR_ENGINE_ACTIVE{pod!=""}))"#, &[1.0]),
             (r#"count(DCGM_FI_PROF_GR_ENGINE_ACTIVE{GPU_I_ID="7",pod="sliced"})"#, &[1.0]),
             // Our own names, for whoever begins anew.

@@ -1,7 +1,7 @@
 //! What a counters CSV may ask for besides the fields that dcgm-exporter shows unasked.
 
-use super::{kept, mebibytes, profiling, row, xid};
-use crate::families::Get::{Dcgm, DcgmBy};
+use super::{kept, profiling, row, xid};
+use crate::families::Get::{Dcgm, DcgmBy, DcgmMemory};
 use crate::families::Kind::{Counter, Gauge};
 use crate::families::gpm::{device, of_instance, ratio};
 use crate::families::{Family, GpuRow, Kind, Sample, count, flag};
@@ -110,11 +110,8 @@ pub(in crate::families) const FURTHER: &[Family] = &[
         renamed: None,
         kind: Gauge,
         unit: "MiB",
-        help: "Frame buffer memory of the GPU (in MiB).",
-        get: Dcgm {
-            gpu: |row| row.gpu.gpu.memory.map(|memory| mebibytes(memory.total)),
-            instance: |instance| instance.memory.map(|memory| mebibytes(memory.total)),
-        },
+        help: "Frame buffer memory (in MiB); the whole GPU's for each container that shares it.",
+        get: DcgmMemory(|memory| memory.total),
     },
     Family {
         name: "DCGM_FI_DEV_FB_USED_PERCENT",
