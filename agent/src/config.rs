@@ -143,7 +143,7 @@ pub struct Args {
         default_value = "/var/lib/kubelet/pods-api/pods-api.sock"
     )]
     pub kubelet_pods_socket: String,
-    /// Pod labels to show as label_NAME on the pod's series, where they are known: a regular expression for whole label names [default: none]
+    /// Pod labels to show as label_NAME on the pod's series, and as NAME on its DCGM_* ones, where they are known, 16 at most: a regular expression for whole label names [default: none]
     #[arg(long, env = "WINDLASS_POD_LABELS", value_name = "REGEX", value_parser = LabelNames::parse)]
     pub pod_labels: Option<LabelNames>,
     /// Show the pod's uid as pod_uid on its series, where it is known

@@ -3,7 +3,8 @@
 use windlass_agent::pods::identity::{LabelNames, Shown};
 use windlass_tests::kubelet::{claimant, identity};
 use windlass_tests::nvml::{ModelName, Process, Profile};
-use windlass_tests::proc::Cgroup;
+use windlass_tests::proc::{Cgroup, Container};
+use windlass_tests::scrape::Page;
 
 use crate::agent::node::{Node, holder, main_of, runs, sharer};
 
@@ -37,6 +38,31 @@ fn pod_uid_and_allowed_labels_come_from_the_kubelets_pods_api() {
     assert_eq!(label("label_pod_template_hash"), None, "not asked for");
     let dcgm = page.select("DCGM_FI_DEV_GPU_UTIL", &[("pod", "a")])[0];
     assert_eq!(dcgm.labels.get("team").map(String::as_str), Some("vision"), "as dcgm-exporter names it");
+}
+
+#[test]
+fn a_pod_made_again_under_its_name_has_its_new_uid_and_labels() {
+    let mut profile = Profile::idle(ModelName::A100, 1);
+    profile.gpu(0).processes = vec![Process::new(100, 60.0, 1_000)];
+    let first = main_of("a");
+    let mut node = Node::configured(
+        &profile,
+        vec![holder("a", 0)],
+        |host| runs(host, 100, &first),
+        |config, _| config.shown = Shown { uid: true, labels: Some(LabelNames::parse("team").unwrap()) },
+    );
+    node.serve_pods_api(vec![identity(&first, &[("team", "vision")])]);
+    let is = |page: &Page, uid: &str, team: &str| {
+        !page.select("gpu_utilization", &[("pod", "a"), ("pod_uid", uid), ("label_team", team)]).is_empty()
+    };
+    node.until("the first is known", |page| is(page, &first.uid, "vision"));
+    // Its place is taken between two questions: names, devices, all is as before.
+    let again = Container { uid: Container::new("ml", "other", "main").uid, id: "e".repeat(64), ..first };
+    node.kubelet.set_identities(vec![identity(&again, &[("team", "speech")])]);
+    runs(&node.host, 200, &again);
+    profile.gpu(0).processes = vec![Process::new(200, 60.0, 1_000)];
+    node.gpus.set(&profile).unwrap();
+    node.until("the second is known", |page| is(page, &again.uid, "speech"));
 }
 
 #[test]
