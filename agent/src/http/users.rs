@@ -99,10 +99,15 @@ mod tests {
     #[tokio::test]
     async fn who_is_known_is_let_in_and_remembered() {
         let hash = bcrypt::hash_with_salt("open:sesame", 4, [7; 16]).unwrap().to_string();
-        let users = Users::new([("alice".to_owned(), Secret(hash))].into()).unwrap();
+        // As `htpasswd` writes it, and older programs.
+        let [by_htpasswd, old] = ["$2y$", "$2a$"].map(|prefix| Secret(hash.replace("$2b$", prefix)));
+        let users = [("alice".to_owned(), Secret(hash)), ("carol".to_owned(), by_htpasswd), ("dave".to_owned(), old)];
+        let users = Users::new(users.into()).unwrap();
         for (header, expect) in [
             (Some(basic("alice:open:sesame")), true),
             (Some(basic("alice:open:sesame").replace("Basic", "bAsIc ")), true),
+            (Some(basic("carol:open:sesame")), true),
+            (Some(basic("dave:open:sesame")), true),
             (Some(basic("alice:wrong")), false),
             (Some(basic("bob:open:sesame")), false),
             (Some(basic("alice")), false),
@@ -113,7 +118,7 @@ mod tests {
         ] {
             assert_eq!(users.admit(header.as_deref()).await, expect, "{header:?}");
         }
-        assert_eq!(users.admitted().len(), 1);
+        assert_eq!(users.admitted().len(), 3);
         assert!(Users::new(BTreeMap::new()).unwrap().admit(None).await, "no users: no door");
     }
 

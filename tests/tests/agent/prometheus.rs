@@ -2,6 +2,7 @@
 
 use serde_json::json;
 use windlass_agent::config::DcgmNames;
+use windlass_agent::families;
 use windlass_tests::certificates::Mutual;
 use windlass_tests::nvml::{ModelName, Process, Profile};
 use windlass_tests::prometheus::{Prometheus, job, lint};
@@ -31,9 +32,21 @@ fn one(series: &[Series], value: f64) -> bool {
 
 #[test]
 fn promtool_finds_fault_only_with_names_that_dcgm_made() {
-    for names in [DcgmNames::Off, DcgmNames::Compat, DcgmNames::V46] {
-        let mut node = node(|config| config.dcgm_names = names);
-        node.until("all is measured", |page| page.value("gpu_utilization", &[("pod", "left")]) == Some(30.0));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("counters.csv");
+    let dcgm = families::table().chain(families::further()).filter(|family| family.name.starts_with("DCGM_"));
+    let every = dcgm.map(|family| format!("{}, {}, \"A \"\"\\help\"\"\"\n", family.name, family.kind.word()));
+    std::fs::write(&file, every.collect::<String>()).unwrap();
+    let modes =
+        [(DcgmNames::Off, false), (DcgmNames::Compat, false), (DcgmNames::V46, false), (DcgmNames::Compat, true)];
+    for (names, by_file) in modes {
+        let mut node = node(|config| {
+            config.dcgm_names = names;
+            config.collectors = by_file.then(|| file.clone());
+        });
+        let page =
+            node.until("all is measured", |page| page.value("gpu_utilization", &[("pod", "left")]) == Some(30.0));
+        assert_eq!(page.select("DCGM_FI_DEV_FB_TOTAL", &[]).is_empty(), !by_file, "the file chooses");
         let said = lint(&node.get("/metrics").text().unwrap()).unwrap();
         let ours: Vec<_> = said.lines().filter(|line| !line.starts_with("DCGM_")).collect();
         assert!(ours.is_empty(), "{names:?}: {ours:#?}");
