@@ -83,6 +83,10 @@ pub mod limits {
     pub const NOTICES: usize = 8;
     /// How long the Kubernetes API may take for a connection, and for a request to be sent.
     pub const API_WAIT: Duration = Duration::from_secs(10);
+    /// How long it may take to answer.
+    pub const API_ANSWER: Duration = Duration::from_secs(30);
+    /// How often a node that should be tainted is looked at: it may have been made anew.
+    pub const API_LOOK: Duration = Duration::from_secs(60);
     /// Pause between two looks at what the Kubernetes API should be told; doubled with each failure, up to the last.
     pub const API_RETRY: Duration = Duration::from_secs(1);
     /// See [`API_RETRY`].

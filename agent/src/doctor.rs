@@ -15,7 +15,7 @@ use std::time::Duration;
 use crate::attribution::Snapshot;
 use crate::config::Config;
 use crate::families::choice::{Choice, Complaints};
-use crate::gpu::{CallLog, Gpu};
+use crate::gpu::CallLog;
 use crate::http::web::Web;
 use crate::live;
 use crate::look::{Look, look};
@@ -115,11 +115,11 @@ fn devices(snapshot: &Snapshot) -> Vec<Finding> {
         let identity = &gpu.gpu.identity;
         let about = format!("GPU {}", identity.index);
         let name = identity.model.as_deref().unwrap_or("unknown model");
-        if !gpu.gpu.up {
+        if let Some(state) = gpu.gpu.down() {
             let remedy = "reset it (`nvidia-smi --gpu-reset`) or reboot the node; the other GPUs are shown meanwhile";
-            let what = match gpu.gpu {
-                Gpu { hangs: true, .. } => "a call to it does not come back",
-                Gpu { lost: true, .. } => "lost",
+            let what = match state {
+                "hangs" => "a call to it does not come back",
+                "lost" => "lost",
                 _ => "gives no answer",
             };
             return Finding::mend(&about, format!("{name}, {}: {what}", identity.uuid), remedy);

@@ -143,6 +143,19 @@ pub struct Gpu {
     pub mig: Option<Vec<MigInstance>>,
 }
 
+impl Gpu {
+    /// Why it is not up, in a word: `lost` (the driver says so), `hangs` (a call has not come back) or `silent`.
+    #[must_use]
+    pub fn down(&self) -> Option<&'static str> {
+        match self {
+            Self { up: true, .. } => None,
+            Self { lost: true, .. } => Some("lost"),
+            Self { hangs: true, .. } => Some("hangs"),
+            _ => Some("silent"),
+        }
+    }
+}
+
 /// Seconds for which one reason held clocks down: since the driver was loaded where it counts them, else since the agent started.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Throttled {
@@ -325,6 +338,14 @@ pub struct MigInstance {
     pub memory: Option<Memory>,
     /// What its units did: the only measure of use that MIG has.
     pub gpm: Option<Gpm>,
+}
+
+impl MigInstance {
+    /// The same, with nothing read of it.
+    #[must_use]
+    pub fn unread(&self) -> Self {
+        Self { memory: None, gpm: None, ..self.clone() }
+    }
 }
 
 /// Why there are no readings at all.

@@ -77,6 +77,17 @@ async fn client(kubeconfig: Option<&Path>) -> anyhow::Result<Client> {
     Client::try_from(config).context("a client could not be made")
 }
 
+/// What does not come in time is an error: the client itself waits for an answer for ever.
+async fn within<T, E: Into<anyhow::Error>>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, E>>,
+) -> anyhow::Result<T> {
+    match tokio::time::timeout(limit, work).await {
+        Ok(came) => came.map_err(Into::into),
+        Err(_elapsed) => anyhow::bail!("the API server has not answered within {limit:?}"),
+    }
+}
+
 /// A kind of the core group.
 fn resource(kind: &str) -> ApiResource {
     let plural = format!("{}s", kind.to_ascii_lowercase());
@@ -86,4 +97,22 @@ fn resource(kind: &str) -> ApiResource {
 /// The pause after this many failures in a row.
 fn pause(failures: u32) -> Duration {
     limits::API_RETRY.saturating_mul(2_u32.saturating_pow(failures.min(8))).min(limits::API_RETRY_LAST)
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::api::{Api, DynamicObject};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_api_server_that_never_answers_is_an_error() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        // The kernel takes the connection and the request, and nobody answers.
+        let client = Client::try_from(kube::Config::new(url.parse().unwrap())).unwrap();
+        let nodes: Api<DynamicObject> = Api::all_with(client, &resource("Node"));
+        let error = within(Duration::from_millis(50), nodes.get("gpu-1")).await.unwrap_err();
+        assert!(error.to_string().contains("has not answered within 50ms"), "{error:#}");
+    }
 }

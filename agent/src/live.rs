@@ -45,11 +45,31 @@ pub struct Live {
     taints: bool,
     web: ArcSwap<Web>,
     choice: ArcSwap<Choice>,
-    counters: Mutex<Vec<u8>>,
-    settings: Mutex<Vec<u8>>,
+    counters: Mutex<Written>,
+    settings: Mutex<Written>,
     reloads: Mutex<Reloads>,
     complaints: Mutex<BTreeMap<&'static str, String>>,
     clock: Clock,
+}
+
+/// The bytes of a file: those in force, and those that the last look found.
+#[derive(Debug, Default)]
+struct Written {
+    in_force: Option<Vec<u8>>,
+    found: Vec<u8>,
+}
+
+impl Written {
+    fn new(in_force: Option<Vec<u8>>) -> Self {
+        Self { in_force, found: Vec::new() }
+    }
+
+    /// Whether what a look found is to be read: it is new and, unless somebody asks for it `now`, the look before found the same. One look may come
+    /// while the file is being written, when half of it or none is there.
+    fn is_news(&mut self, found: &[u8], now: bool) -> bool {
+        let still = std::mem::replace(&mut self.found, found.to_vec()) == found;
+        (still || now) && self.in_force.as_deref() != Some(found)
+    }
 }
 
 impl Live {
@@ -59,7 +79,7 @@ impl Live {
         let live = Self {
             choice: ArcSwap::from_pointee(Choice::of(config.dcgm_names)),
             counters: Mutex::default(),
-            settings: Mutex::new(config.file.as_deref().and_then(|file| settings(file).ok()).unwrap_or_default()),
+            settings: Mutex::new(Written::new(config.file.as_deref().and_then(|file| settings(file).ok()))),
             web: ArcSwap::from_pointee(web),
             taints: !config.kubernetes.taint_on.is_empty(),
             config: watch::Sender::new(Arc::new(config)),
@@ -74,7 +94,7 @@ impl Live {
             live.note(WEB, Ok(true));
         }
         if let Some(file) = &live.config().collectors {
-            live.collect(file).map_err(|error| complaint(COLLECTORS, &live.config(), &error))?;
+            live.collect(file, true).map_err(|error| complaint(COLLECTORS, &live.config(), &error))?;
             live.note(COLLECTORS, Ok(true));
         }
         Ok(live)
@@ -110,10 +130,10 @@ impl Live {
         self.reloads.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Reads every file again.
-    pub fn reload(&self) {
+    /// Reads every file again; what is new at once when that was asked for, else when it has stood still since the last look.
+    pub fn reload(&self, now: bool) {
         if let Some(file) = &self.config().file {
-            self.note(CONFIG, self.settle(file));
+            self.note(CONFIG, self.settle(file, now));
         }
         let config = self.config();
         if config.web_config_file.is_some() {
@@ -122,16 +142,16 @@ impl Live {
             self.note(WEB, taken);
         }
         match &config.collectors {
-            Some(file) => self.note(COLLECTORS, self.collect(file)),
+            Some(file) => self.note(COLLECTORS, self.collect(file, now)),
             None => self.forget(COLLECTORS),
         }
     }
 
     /// Reads the settings file; true when it says something new. What only a start can change is named and left as it was.
-    fn settle(&self, file: &Path) -> Result<bool, String> {
+    fn settle(&self, file: &Path, now: bool) -> Result<bool, String> {
         let bytes = settings(file)?;
         let mut known = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
-        if *known == bytes {
+        if !known.is_news(&bytes, now) {
             return Ok(false);
         }
         let current = self.config();
@@ -150,21 +170,21 @@ impl Live {
             log::set(fresh.log);
         }
         if fresh.dcgm_names != current.dcgm_names || fresh.collectors != current.collectors {
-            *self.counters.lock().unwrap_or_else(PoisonError::into_inner) = Vec::new();
+            *self.counters.lock().unwrap_or_else(PoisonError::into_inner) = Written::default();
             if fresh.collectors.is_none() {
                 self.choice.store(Arc::new(Choice::of(fresh.dcgm_names)));
             }
         }
         self.config.send_replace(Arc::new(fresh));
-        *known = bytes;
+        known.in_force = Some(bytes);
         Ok(true)
     }
 
     /// Reads the counters CSV; true when it says something new. Rows that cannot be used are told and left out.
-    fn collect(&self, file: &Path) -> Result<bool, String> {
+    fn collect(&self, file: &Path, now: bool) -> Result<bool, String> {
         let bytes = counters(file)?;
         let mut known = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
-        if *known == bytes {
+        if !known.is_news(&bytes, now) {
             return Ok(false);
         }
         let (mut choice, complaints) = Choice::read(&bytes)?;
@@ -179,7 +199,7 @@ impl Live {
             choice = Choice::default();
         }
         self.choice.store(Arc::new(choice));
-        *known = bytes;
+        known.in_force = Some(bytes);
         Ok(true)
     }
 
@@ -219,8 +239,8 @@ impl Live {
     }
 
     /// Reads away from the loop. A file that does not answer is told of and awaited further: no second reader is sent after it.
-    async fn read(self: Arc<Self>) -> anyhow::Result<()> {
-        let mut reading = tokio::task::spawn_blocking(move || self.reload());
+    async fn read(self: Arc<Self>, now: bool) -> anyhow::Result<()> {
+        let mut reading = tokio::task::spawn_blocking(move || self.reload(now));
         match tokio::time::timeout(limits::FILE_WAIT, &mut reading).await {
             Ok(read) => Ok(read?),
             Err(_elapsed) => {
@@ -239,14 +259,17 @@ impl Live {
         let mut look = tokio::time::interval_at(tokio::time::Instant::now() + limits::FILE_POLL, limits::FILE_POLL);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            tokio::select! {
+            let now = tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                _ = look.tick(), if self.names_files() => {}
-                _ = hangup.recv() => tracing::info!("SIGHUP: the files are read again"),
+                _ = look.tick(), if self.names_files() => false,
+                _ = hangup.recv() => true,
+            };
+            if now {
+                tracing::info!("SIGHUP: the files are read again");
             }
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                read = Arc::clone(&self).read() => read?,
+                read = Arc::clone(&self).read(now) => read?,
             }
         }
     }
@@ -269,4 +292,21 @@ fn complaint(flag: &str, config: &Config, error: &str) -> anyhow::Error {
         _ => None,
     };
     anyhow!("{flag} {}: {error}", file.unwrap_or(Path::new("")).display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_being_written_is_not_read_by_halves() {
+        let mut file = Written::new(Some(b"old".into()));
+        let looks = [("old", false), ("", false), ("ne", false), ("new", false), ("new", true)];
+        for (found, expect) in looks {
+            assert_eq!(file.is_news(found.as_bytes(), false), expect, "{found}");
+        }
+        file.in_force = Some(b"new".into());
+        assert!(!file.is_news(b"new", false) && !file.is_news(b"new", true), "it is in force");
+        assert!(file.is_news(b"newer", true), "somebody asks for it now");
+    }
 }

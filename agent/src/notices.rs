@@ -114,15 +114,17 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// Replaces the notices of some kinds. One that stood before keeps the time at which it was first seen.
-    fn replace(&mut self, kinds: &[Kind], new: Vec<Notice>) {
+    /// Replaces the notices of some kinds with what was heard at `unix`. One that stood before, and has no earlier time of its own, keeps the time at
+    /// which it was first seen.
+    fn replace(&mut self, kinds: &[Kind], new: Vec<Notice>, unix: f64) {
         let before = std::mem::take(&mut self.notices);
         let same = |a: &Notice, b: &Notice| a.kind == b.kind && a.action == b.action && a.deadline == b.deadline;
         let (stood, others): (Vec<_>, Vec<_>) = before.into_iter().partition(|notice| kinds.contains(&notice.kind));
         self.notices = others;
         for mut notice in new.into_iter().take(limits::NOTICES) {
             match stood.iter().find(|old| same(old, &notice)) {
-                Some(old) => notice.at = old.at,
+                Some(old) if notice.at >= unix => notice.at = old.at,
+                Some(_) => {}
                 None => tracing::warn!(
                     kind = notice.kind.word(),
                     action = &*notice.action,
@@ -236,7 +238,7 @@ impl Watch {
 pub async fn cloud(authority: &Authority) -> Option<Cloud> {
     let mut metadata = Metadata::new(authority.clone());
     let greeting = metadata.get("/", &[gce::FLAVOR], limits::METADATA_PROBE).await.ok()?;
-    if greeting.header("metadata-flavor").is_some_and(|flavor| flavor == "Google") {
+    if greeting.header(gce::FLAVOR.0) == Some(gce::FLAVOR.1) {
         return Some(Cloud::Gce);
     }
     // Behind a hop too many EC2's service greets, but its token never arrives: it is EC2 all the same, and the log says what to do.
@@ -269,13 +271,20 @@ mod tests {
     fn a_notice_keeps_the_time_at_which_it_was_first_seen() {
         let mut seen = Seen::default();
         let spot = |at, deadline| vec![notice(Kind::SpotInterruption, "terminate", at, Some(deadline))];
-        seen.replace(&[Kind::SpotInterruption], spot(10.0, 130.0));
-        seen.replace(&[Kind::Maintenance], vec![notice(Kind::Maintenance, "system-reboot", 12.0, None)]);
-        seen.replace(&[Kind::SpotInterruption], spot(15.0, 130.0));
+        seen.replace(&[Kind::SpotInterruption], spot(10.0, 130.0), 10.0);
+        seen.replace(&[Kind::Maintenance], vec![notice(Kind::Maintenance, "system-reboot", 12.0, None)], 12.0);
+        seen.replace(&[Kind::SpotInterruption], spot(15.0, 130.0), 15.0);
         let kept: Vec<_> = seen.notices.iter().map(|notice| (notice.kind.word(), notice.at)).collect();
         assert_eq!(kept, [("spot_interruption", 10.0), ("maintenance", 12.0)]);
-        seen.replace(&[Kind::SpotInterruption], Vec::new());
+        seen.replace(&[Kind::SpotInterruption], Vec::new(), 20.0);
         assert_eq!(seen.notices.len(), 1, "what is taken back is gone");
+        let hint = |at| vec![notice(Kind::RebalanceRecommendation, "rebalance", at, None)];
+        for (at, unix, expect) in
+            [(100.0, 110.0, 100.0), (100.0, 900.0, 100.0), (950.0, 960.0, 950.0), (970.0, 970.0, 950.0)]
+        {
+            seen.replace(&[Kind::RebalanceRecommendation], hint(at), unix);
+            assert!((seen.notices[1].at - expect).abs() < 1e-9, "a later hint is a new one, {at} at {unix}");
+        }
     }
 
     #[test]

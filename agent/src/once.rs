@@ -8,6 +8,7 @@ use anyhow::anyhow;
 
 use crate::attribution::{GpuUse, Share, Snapshot};
 use crate::config::Config;
+use crate::gpu::Memory;
 use crate::look::look;
 
 /// Reads, and prints to `out`. An error says why there is nothing to print.
@@ -29,78 +30,97 @@ pub async fn once(config: &Config, as_json: bool, out: &mut impl Write) -> anyho
     Ok(())
 }
 
-/// The table: a line per GPU, its owners beneath it.
+/// One line: aligned columns, and what follows them at any length. Lines of owners have fewer columns, so that names have room.
+struct Row {
+    columns: Vec<String>,
+    rest: String,
+}
+
+/// The table: a line per GPU, its MIG instances and owners beneath it.
 fn table(node: &str, snapshot: &Snapshot, owners_known: bool) -> String {
     let driver = snapshot.driver_version.as_deref().unwrap_or("unknown");
     let count = snapshot.gpus.len();
-    let mut rows = vec![["GPU", "UTIL", "MEMORY", "POWER", "TEMP", "WHO"].map(str::to_owned)];
+    let plural = if count == 1 { "" } else { "s" };
+    let head = format!("Node {node}, driver {driver}, {count} GPU{plural}\n\n");
+    if count == 0 {
+        return head + "The driver lists none; `windlass-agent doctor` says what to try\n";
+    }
+    let mut rows = vec![Row {
+        columns: ["GPU", "UTIL", "MEMORY", "POWER", "TEMP"].map(str::to_owned).into(),
+        rest: String::new(),
+    }];
     for (position, gpu) in snapshot.gpus.iter().enumerate() {
         rows.push(gpu_row(gpu, owners_known));
-        let shares = snapshot.shares.iter().filter(|share| share.gpu == position);
-        rows.extend(shares.map(|share| share_row(gpu, share)));
-        if used_by_nobody(gpu) && gpu.gpu.up {
-            let memory = gpu.unattributed_memory.map_or_else(dash, mebibytes);
-            rows.push([
-                String::new(),
-                percent(gpu.unattributed_utilization),
-                memory,
-                String::new(),
-                String::new(),
-                "  (nobody)".into(),
-            ]);
+        let here =
+            |instance| snapshot.shares.iter().filter(move |share| share.gpu == position && share.instance == instance);
+        rows.extend(here(None).map(share_row));
+        rows.extend(nobody_row(gpu.unattributed_utilization, gpu.unattributed_memory).filter(|_| gpu.gpu.up));
+        for (index, (instance, used)) in gpu.gpu.mig.iter().flatten().zip(&gpu.instances).enumerate() {
+            let free = owners_known && here(Some(index)).next().is_none();
+            rows.push(Row {
+                columns: vec![format!("  {}", instance.profile), percent(used.utilization), memory(instance.memory)],
+                rest: if free { "free".into() } else { String::new() },
+            });
+            rows.extend(here(Some(index)).map(share_row));
+            rows.extend(nobody_row(used.unattributed_utilization, used.unattributed_memory));
         }
     }
-    let plural = if count == 1 { "" } else { "s" };
-    format!("Node {node}, driver {driver}, {count} GPU{plural}\n\n{}", aligned(&rows))
+    head + &aligned(&rows)
 }
 
 /// Used, and no container is known for it.
-fn used_by_nobody(gpu: &GpuUse) -> bool {
-    gpu.unattributed_utilization.unwrap_or(0.0) > 0.0 || gpu.unattributed_memory.unwrap_or(0) > 0
+fn nobody_row(utilization: Option<f64>, memory: Option<u64>) -> Option<Row> {
+    (utilization.unwrap_or(0.0) > 0.0 || memory.unwrap_or(0) > 0)
+        .then(|| owner_row(utilization, memory, "(nobody)".into()))
 }
 
-fn gpu_row(gpu: &GpuUse, owners_known: bool) -> [String; 6] {
+fn gpu_row(gpu: &GpuUse, owners_known: bool) -> Row {
     let read = &gpu.gpu;
-    let name = format!("{} {}", read.identity.index, read.identity.model.as_deref().unwrap_or(&read.identity.uuid));
-    if !read.up {
-        return [name, dash(), dash(), dash(), dash(), "LOST: reset it or reboot the node".into()];
+    let model = read.identity.model.as_deref().unwrap_or(&read.identity.uuid);
+    let name = format!("{} {}", read.identity.index, model.strip_prefix("NVIDIA ").unwrap_or(model));
+    if let Some(state) = read.down() {
+        let rest = match state {
+            "hangs" => "a call to it hangs: look at dmesg, reset it or reboot the node",
+            "lost" => "LOST: reset it or reboot the node",
+            _ => "no answer: look at dmesg, reset it or reboot the node",
+        };
+        return Row { columns: vec![name, dash(), dash(), dash(), dash()], rest: rest.into() };
     }
-    let memory = read.memory.map_or_else(dash, |memory| format!("{} / {}", memory.used >> 20, mebibytes(memory.total)));
     let power = match (read.power_watts, read.power_limit_watts) {
         (Some(watts), Some(limit)) => format!("{watts:.0} / {limit:.0} W"),
         (Some(watts), None) => format!("{watts:.0} W"),
         _ => dash(),
     };
-    let who = match (&read.mig, gpu.holders) {
+    let used = nobody_row(gpu.unattributed_utilization, gpu.unattributed_memory).is_some();
+    let rest = match (&read.mig, gpu.holders) {
+        (Some(instances), _) if instances.len() == 1 => "MIG, 1 instance".into(),
         (Some(instances), _) => format!("MIG, {} instances", instances.len()),
-        (None, 0) if owners_known && used_by_nobody(gpu) => "not given out".into(),
+        (None, 0) if owners_known && used => "not given out".into(),
         (None, 0) if owners_known => "free".into(),
-        (None, 0) => dash(),
-        (None, 1) => String::new(),
+        (None, 0 | 1) => String::new(),
         (None, holders) => format!("shared by {holders}"),
     };
     let temperature = read.temperature_celsius.map_or_else(dash, |celsius| format!("{celsius:.0} °C"));
-    [name, percent(read.utilization), memory, power, temperature, who]
+    Row { columns: vec![name, percent(read.utilization), memory(read.memory), power, temperature], rest }
 }
 
-fn share_row(gpu: &GpuUse, share: &Share) -> [String; 6] {
+fn share_row(share: &Share) -> Row {
     let owner = &share.owner;
-    let instance = share.instance.and_then(|index| gpu.gpu.mig.as_ref()?.get(index));
-    let profile = instance.map_or_else(String::new, |instance| format!(" on {}", instance.profile));
     let mark = if share.held { "" } else { " (not given to it)" };
-    let who = format!("  {}/{}/{}{profile}{mark}", owner.namespace, owner.pod, owner.container);
-    [
-        String::new(),
-        percent(share.utilization),
-        share.memory_used.map_or_else(dash, mebibytes),
-        String::new(),
-        String::new(),
-        who,
-    ]
+    let who = format!("{}/{}/{}{mark}", owner.namespace, owner.pod, owner.container);
+    owner_row(share.utilization, share.memory_used, who)
+}
+
+fn owner_row(utilization: Option<f64>, memory: Option<u64>, who: String) -> Row {
+    Row { columns: vec![String::new(), percent(utilization), memory.map_or_else(dash, mebibytes)], rest: who }
 }
 
 fn percent(value: Option<f64>) -> String {
     value.map_or_else(dash, |value| format!("{value:.0} %"))
+}
+
+fn memory(memory: Option<Memory>) -> String {
+    memory.map_or_else(dash, |memory| format!("{} / {}", memory.used >> 20, mebibytes(memory.total)))
 }
 
 fn mebibytes(bytes: u64) -> String {
@@ -111,16 +131,18 @@ fn dash() -> String {
     "-".into()
 }
 
-fn aligned(rows: &[[String; 6]]) -> String {
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: [usize; 6] = std::array::from_fn(width);
+fn aligned(rows: &[Row]) -> String {
+    let width = |column: usize| rows.iter().filter_map(|row| Some(row.columns.get(column)?.chars().count())).max();
     let mut text = String::new();
-    for row in rows {
-        let cells = row.iter().zip(widths).enumerate().map(|(column, (cell, width))| match column {
-            1..=4 => format!("{cell:>width$}"),
-            _ => format!("{cell:<width$}"),
-        });
-        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+    for Row { columns, rest } in rows {
+        let mut line = String::new();
+        for (column, cell) in columns.iter().enumerate() {
+            let width = width(column).unwrap_or(0);
+            line += &if column == 0 { format!("{cell:<width$}  ") } else { format!("{cell:>width$}  ") };
+        }
+        line += rest;
+        // Names are foreign: what would steer the terminal is not shown.
+        text.extend(line.trim_end().chars().map(|it| if it.is_control() { '\u{fffd}' } else { it }));
         text.push('\n');
     }
     text

@@ -11,14 +11,14 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::attribution::totals::Totals;
-use crate::attribution::{Snapshot, attribute};
+use crate::attribution::{GpuUse, Snapshot, attribute};
 use crate::clock::Clock;
 use crate::config::{Config, limits};
 use crate::exposition::forms::Forms;
 use crate::exposition::{self, Dropped, Page, Sources};
 use crate::families::Own;
 use crate::gpu::thread::{Answer, GpuThread};
-use crate::gpu::{Absence, CallLog, Reading};
+use crate::gpu::{Absence, CallLog, Gpu, MigInstance, Reading};
 use crate::jobs;
 use crate::live::Live;
 use crate::notices;
@@ -60,6 +60,8 @@ pub struct Sampler {
     history: History,
     calls: CallLog,
     devices: Vec<Arc<str>>,
+    /// The GPUs as shown last, and when.
+    last: (Duration, Vec<GpuUse>),
     state: State,
 }
 
@@ -108,6 +110,7 @@ impl Sampler {
             history: History::default(),
             calls: CallLog::default(),
             devices: Vec::new(),
+            last: (Duration::ZERO, Vec::new()),
             state: State::default(),
         }
     }
@@ -141,6 +144,7 @@ impl Sampler {
         let snapshot = self.snapshot(reading, &pods, now, unix);
         self.state.ticks += 1;
         self.publish(&snapshot, &pods, now, unix)?;
+        self.last = (now, snapshot.gpus);
         self.state.tick_seconds = self.clock.now().saturating_sub(start).as_secs_f64();
         Ok(())
     }
@@ -169,11 +173,16 @@ impl Sampler {
 
     fn snapshot(&mut self, reading: Result<Reading, Absence>, pods: &Pods, now: Duration, unix: f64) -> Snapshot {
         self.note(reading.as_ref().err());
-        let Ok(reading) = reading else { return Snapshot::default() };
-        self.state.last_reading = Some(unix);
-        if reading.gpus.is_empty() || reading.gpus.iter().any(|gpu| gpu.up || gpu.lost || gpu.hangs) {
-            self.state.reached = Some(now);
-        }
+        let reading = match reading {
+            Ok(reading) => {
+                self.state.last_reading = Some(unix);
+                if reading.gpus.is_empty() || reading.gpus.iter().any(|gpu| gpu.up || gpu.lost || gpu.hangs) {
+                    self.state.reached = Some(now);
+                }
+                reading
+            }
+            Err(absence) => self.down(&absence, now),
+        };
         let identities = self.pods.identities.current();
         let places = Places { holders: &pods.holders, identities: &identities };
         let new_device = self.new_device(&reading);
@@ -187,6 +196,20 @@ impl Sampler {
         self.totals.advance(&snapshot, now, gap);
         self.history.record(&snapshot, now, unix);
         snapshot
+    }
+
+    /// The GPUs as shown last while no reading comes: they are down, not gone.
+    fn down(&self, absence: &Absence, now: Duration) -> Reading {
+        let (at, gpus) = &self.last;
+        let down = |GpuUse { gpu, .. }: &GpuUse| Gpu {
+            identity: Arc::clone(&gpu.identity),
+            xids: gpu.xids.clone(),
+            mig: gpu.mig.as_ref().map(|instances| instances.iter().map(MigInstance::unread).collect()),
+            sample_age: gpu.sample_age.map(|age| age + now.saturating_sub(*at)),
+            hangs: absence.cause == "hangs",
+            ..Gpu::default()
+        };
+        Reading { driver_version: None, gpus: gpus.iter().map(down).collect() }
     }
 
     /// Whether a GPU or a MIG instance is there that was not a tick ago: somebody is about to be given it.

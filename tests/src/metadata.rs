@@ -44,6 +44,8 @@ pub enum Trouble {
     Status(u16),
     /// Answers 200 with text that is no value.
     Nonsense,
+    /// GCE only: answers without the header that says whose answer it is.
+    Unsigned,
 }
 
 #[derive(Debug, Default)]
@@ -173,8 +175,10 @@ impl Service {
         match self.cloud {
             Cloud::Ec2 => headers.insert("server", HeaderValue::from_static("EC2ws")),
             Cloud::Gce => {
-                headers.insert("server", HeaderValue::from_static("Metadata Server for VM"));
-                headers.insert("metadata-flavor", HeaderValue::from_static("Google"))
+                if self.state().trouble != Trouble::Unsigned {
+                    headers.insert("metadata-flavor", HeaderValue::from_static("Google"));
+                }
+                headers.insert("server", HeaderValue::from_static("Metadata Server for VM"))
             }
         };
         answer

@@ -53,12 +53,7 @@ pub(super) const FAMILIES: &[Family] = &[
         Gauge,
         "1",
         "Why the GPU is not up: lost (the driver says so), hangs (a call has not come back) or silent; absent while it is.",
-        |row| match &row.gpu.gpu {
-            gpu if gpu.up => By::new(),
-            gpu if gpu.lost => vec![("lost".into(), 1.0)],
-            gpu if gpu.hangs => vec![("hangs".into(), 1.0)],
-            _ => vec![("silent".into(), 1.0)],
-        },
+        |row| row.gpu.gpu.down().map(|state| (state.into(), 1.0)).into_iter().collect(),
     ),
     row(
         "gpu_device_last_sample_timestamp_seconds",

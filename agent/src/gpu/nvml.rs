@@ -205,6 +205,7 @@ impl Session {
         self.slots.extend(indices.map(Slot::new));
         let (nvml, log) = (Arc::clone(&self.nvml), Arc::clone(&self.memory.log));
         self.work(Duration::MAX, move |card| (Box::new(card.look_up(&nvml, &log)), None));
+        self.slots.iter_mut().for_each(Slot::looked_up);
         Ok(())
     }
 
@@ -258,6 +259,11 @@ impl Session {
                 Some((_, Some(error))) => return Err(error),
                 None => slot.hangs(),
             };
+            if slot.is_back(&gpu) {
+                slot.drop_handle();
+                self.look_up_due = now;
+                gpu = slot.down();
+            }
             gpu.xids = self.memory.xids.of(&gpu.identity.uuid, self.clock.unix());
             slot.date(&mut gpu, now);
             slot.tell(&gpu);

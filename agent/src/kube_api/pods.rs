@@ -9,7 +9,7 @@ use kube::api::{Api, ListParams, NotUsed, Object, WatchEvent, WatchParams};
 use serde::Deserialize;
 use tokio_stream::StreamExt as _;
 
-use super::{World, pause, resource};
+use super::{World, pause, resource, within};
 use crate::config::limits;
 use crate::pods::identity::{Identities, Pod, Source};
 
@@ -50,7 +50,8 @@ pub(super) async fn watch(world: World, client: Client) {
 async fn once(world: &World, client: &Client, failures: &mut u32) -> anyhow::Result<Infallible> {
     let api: Api<Written> = Api::all_with(client.clone(), &resource("Pod"));
     let mine = format!("spec.nodeName={}", world.config.node_name);
-    let list = api.list(&ListParams::default().fields(&mine).limit(limits::API_PODS).match_any()).await?;
+    let asked = ListParams::default().fields(&mine).limit(limits::API_PODS).match_any();
+    let list = within(limits::API_ANSWER, api.list(&asked)).await?;
     let mut version = list.metadata.resource_version.unwrap_or_default();
     let mut known: Known = list.items.into_iter().map(pod).map(|pod| (pod.uid.clone(), pod)).collect();
     publish(world, &known);
@@ -58,7 +59,7 @@ async fn once(world: &World, client: &Client, failures: &mut u32) -> anyhow::Res
     let mut changes = world.live.changes();
     let parameters = WatchParams::default().fields(&mine).timeout(limits::API_WATCH.as_secs() as u32);
     loop {
-        let mut events = std::pin::pin!(api.watch(&parameters, &version).await?);
+        let mut events = std::pin::pin!(within(limits::API_ANSWER, api.watch(&parameters, &version)).await?);
         // The server ends a watch after the time asked for; one that stays silent much longer has lost its connection.
         let ended = tokio::time::timeout(limits::API_WATCH + limits::API_WAIT, async {
             loop {

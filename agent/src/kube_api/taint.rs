@@ -3,6 +3,8 @@
 //! The key begins with cluster-autoscaler's prefix for taints that say something about one node: it does not become part of what the autoscaler
 //! expects of a new machine of the same group (`utils/taints`, `StatusTaintPrefix`), as any other taint of a living node would.
 
+use std::time::Duration;
+
 use anyhow::Context as _;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
@@ -11,7 +13,7 @@ use kube::api::{Api, DynamicObject, NotUsed, Object, Patch, PatchParams, PostPar
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{World, pause, resource};
+use super::{World, pause, resource, within};
 use crate::config::kubernetes::Kubernetes;
 use crate::config::limits;
 use crate::notices::{Kind, Notice, Seen};
@@ -40,26 +42,41 @@ type Node = Object<Spec, NotUsed>;
 
 /// Keeps the node's taint in step with the notices, for as long as the agent runs.
 pub(super) async fn keep(world: World, client: Client) {
-    let (mut done, mut failures): (Option<Option<Kind>>, u32) = (None, 0);
+    let (mut done, mut failures): (Option<Done>, u32) = (None, 0);
     loop {
-        let seen = world.board.load();
-        let now = world.clock.unix();
-        // Before the cloud has answered nothing is certain, and a taint from before a restart stands; off-cloud there is none.
-        if seen.up == Some(true) {
-            let settings = world.live.config();
-            let wanted = wanted(&seen, &settings.kubernetes, now);
-            if done != Some(wanted.map(|notice| notice.kind)) {
-                match apply(&client, &world.config.node_name, wanted, now).await {
-                    Ok(()) => (done, failures) = (Some(wanted.map(|notice| notice.kind)), 0),
-                    Err(error) => {
-                        failures = failures.saturating_add(1);
-                        tracing::warn!("the node could not be tainted or freed: {error:#}; tried again");
-                    }
+        let (seen, settings) = (world.board.load(), world.live.config());
+        let unix = world.clock.unix();
+        let wanted = wanted(&seen, &settings.kubernetes, unix);
+        let state = Done { kind: wanted.map(|notice| notice.kind), at: world.clock.now() };
+        // What is announced counts at once. That nothing is, is certain only while the cloud answers: until then a taint from before a restart
+        // stands; off-cloud there is none.
+        if (wanted.is_some() || seen.up == Some(true)) && due(done.as_ref(), &state) {
+            match within(limits::API_ANSWER, apply(&client, &world.config.node_name, wanted, unix)).await {
+                Ok(()) => (done, failures) = (Some(state), 0),
+                Err(error) => {
+                    failures = failures.saturating_add(1);
+                    tracing::warn!("the node could not be tainted or freed: {error:#}; tried again");
                 }
             }
         }
-        tokio::time::sleep(pause(failures)).await;
+        // A spot machine has two minutes: the pauses do not grow beyond a few seconds.
+        tokio::time::sleep(pause(failures.min(3))).await;
     }
+}
+
+/// What the node was last brought to, and when, monotonic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Done {
+    kind: Option<Kind>,
+    at: Duration,
+}
+
+/// Whether the node has to be looked at: for a change, and now and then while it should be tainted. It may have been made anew, or freed by another.
+fn due(done: Option<&Done>, state: &Done) -> bool {
+    done.is_none_or(|done| {
+        let old = state.at.saturating_sub(done.at) >= limits::API_LOOK;
+        done.kind != state.kind || (state.kind.is_some() && old)
+    })
 }
 
 /// The most urgent notice that is worth a taint now: of a kind that was asked for, not far away, and not a hint that came to nothing.
@@ -167,6 +184,23 @@ mod tests {
         ] {
             let found = seen(notices);
             assert_eq!(wanted(&found, settings, 1000.0).map(|notice| notice.kind), expect, "{notices:?}");
+        }
+    }
+
+    #[test]
+    fn a_node_that_should_be_tainted_is_looked_at_again_and_a_free_one_left_alone() {
+        let state = |kind, at| Done { kind, at: Duration::from_secs(at) };
+        let (spot, free) = (Some(Kind::SpotInterruption), None);
+        for (done, now, expect) in [
+            (None, state(free, 0), true),
+            (Some(state(free, 0)), state(free, 900), false),
+            (Some(state(free, 0)), state(spot, 1), true),
+            (Some(state(spot, 1)), state(spot, 10), false),
+            (Some(state(spot, 1)), state(spot, 61), true),
+            (Some(state(spot, 1)), state(Some(Kind::ScaleIn), 2), true),
+            (Some(state(spot, 1)), state(free, 2), true),
+        ] {
+            assert_eq!(due(done.as_ref(), &now), expect, "{done:?} {now:?}");
         }
     }
 

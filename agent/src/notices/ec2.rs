@@ -71,47 +71,74 @@ pub async fn watch(watch: &Watch) {
 }
 
 impl Session<'_> {
-    /// One round: three small questions on a spot machine, one on another, and rarely a few more. What is urgent comes first, so that nothing which
-    /// fails behind it keeps it from being heard.
+    /// One round: three small questions on a spot machine, one on another, and rarely a few more. Each stands for itself: one that fails keeps no
+    /// other's answer from being heard.
     async fn poll(&mut self) -> Result<(), Failure> {
-        let (board, unix) = (&self.watch.board, self.watch.clock.unix());
-        if board.load().market.is_none() {
-            let market = self.get("instance-life-cycle").await?.and_then(|answer| word(answer.text()?));
-            board.change(|seen| seen.market = market);
+        let unix = self.watch.clock.unix();
+        let heard = [
+            self.market().await,
+            self.interruption(unix).await,
+            self.rebalance(unix).await,
+            self.lifecycle(unix).await,
+            self.slow(unix).await,
+        ];
+        heard.into_iter().collect::<Result<(), _>>()?;
+        self.watch.board.change(|seen| seen.provider_id = self.machine.clone());
+        Ok(())
+    }
+
+    async fn market(&mut self) -> Result<(), Failure> {
+        if self.watch.board.load().market.is_none() {
+            let market = self.word("instance-life-cycle").await?;
+            self.watch.board.change(|seen| seen.market = market);
         }
-        // Only a spot machine is interrupted; one of an unknown market is taken for one.
-        if board.load().market.as_deref().is_none_or(|market| market == "spot") {
-            let mut notices = Vec::new();
-            if let Some(answer) = self.get("spot/instance-action").await? {
-                let action = instance_action(&answer.body, unix);
-                notices.push(action.ok_or_else(|| unreadable("spot/instance-action"))?);
-            }
-            if let Some(answer) = self.get("events/recommendations/rebalance").await? {
-                notices.push(rebalance(&answer.body, unix).ok_or_else(|| unreadable("events/recommendations"))?);
-            }
-            board.change(|seen| seen.replace(&[Kind::SpotInterruption, Kind::RebalanceRecommendation], notices));
+        Ok(())
+    }
+
+    /// Only a spot machine is interrupted; one of an unknown market is taken for one.
+    fn may_be_spot(&self) -> bool {
+        self.watch.board.load().market.as_deref().is_none_or(|market| market == "spot")
+    }
+
+    async fn interruption(&mut self, unix: f64) -> Result<(), Failure> {
+        if !self.may_be_spot() {
+            return Ok(());
         }
-        let lifecycle = self.get("autoscaling/target-lifecycle-state").await?.and_then(|answer| word(answer.text()?));
-        board.change(|seen| {
-            seen.replace(&[Kind::ScaleIn], scale_in(lifecycle.as_deref(), unix));
-            seen.lifecycle = lifecycle;
-        });
-        self.poll_slow(unix).await?;
-        board.change(|seen| seen.provider_id = self.machine.clone());
+        let path = "spot/instance-action";
+        let read = |answer: Answer| instance_action(&answer.body, unix).ok_or_else(|| unreadable(path));
+        let notice = self.get(path).await?.map(read).transpose()?;
+        self.replace(&[Kind::SpotInterruption], notice.into_iter().collect(), unix);
+        Ok(())
+    }
+
+    async fn rebalance(&mut self, unix: f64) -> Result<(), Failure> {
+        if !self.may_be_spot() {
+            return Ok(());
+        }
+        let path = "events/recommendations/rebalance";
+        let read = |answer: Answer| rebalance(&answer.body, unix).ok_or_else(|| unreadable(path));
+        let notice = self.get(path).await?.map(read).transpose()?;
+        self.replace(&[Kind::RebalanceRecommendation], notice.into_iter().collect(), unix);
+        Ok(())
+    }
+
+    async fn lifecycle(&mut self, unix: f64) -> Result<(), Failure> {
+        let lifecycle = self.word("autoscaling/target-lifecycle-state").await?;
+        self.replace(&[Kind::ScaleIn], scale_in(lifecycle.as_deref(), unix), unix);
+        self.watch.board.change(|seen| seen.lifecycle = lifecycle);
         Ok(())
     }
 
     /// What is told days ahead, or never changes.
-    async fn poll_slow(&mut self, unix: f64) -> Result<(), Failure> {
-        let (board, now) = (&self.watch.board, self.watch.clock.now());
+    async fn slow(&mut self, unix: f64) -> Result<(), Failure> {
+        let now = self.watch.clock.now();
         if now < self.slow {
             return Ok(());
         }
-        let maintenance = match self.get("events/maintenance/scheduled").await? {
-            Some(answer) => maintenance(&answer.body, unix).ok_or_else(|| unreadable("events/maintenance"))?,
-            None => Vec::new(),
-        };
-        board.change(|seen| seen.replace(&[Kind::Maintenance], maintenance));
+        let path = "events/maintenance/scheduled";
+        let read = |answer: Answer| maintenance(&answer.body, unix).ok_or_else(|| unreadable(path));
+        let maintenance = self.get(path).await?.map(read).transpose()?;
+        self.replace(&[Kind::Maintenance], maintenance.unwrap_or_default(), unix);
         if self.machine.is_none() {
             self.machine = self.identity().await?;
         }
@@ -119,11 +146,19 @@ impl Session<'_> {
         Ok(())
     }
 
+    fn replace(&self, kinds: &[Kind], notices: Vec<Notice>, unix: f64) {
+        self.watch.board.change(|seen| seen.replace(kinds, notices, unix));
+    }
+
     /// The node's `spec.providerID`, as the cloud's own controller writes it.
     async fn identity(&mut self) -> Result<Option<Arc<str>>, Failure> {
-        let zone = self.get("placement/availability-zone").await?.and_then(|answer| word(answer.text()?));
-        let id = self.get("instance-id").await?.and_then(|answer| word(answer.text()?));
+        let zone = self.word("placement/availability-zone").await?;
+        let id = self.word("instance-id").await?;
         Ok(zone.zip(id).map(|(zone, id)| format!("aws:///{zone}/{id}").into()))
+    }
+
+    async fn word(&mut self, path: &str) -> Result<Option<Arc<str>>, Failure> {
+        Ok(self.get(path).await?.and_then(|answer| word(answer.text()?)))
     }
 
     /// `None` is 404: nothing to say.

@@ -2,10 +2,11 @@
 //! The parsers are pure.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::metadata::{Failure, Header, Metadata};
+use super::metadata::{Answer, Failure, Header, Metadata};
 use super::{Kind, Notice, Watch, patience, word};
 use crate::config::limits;
 
@@ -28,17 +29,14 @@ async fn scheduling(watch: &Watch) {
     let mut metadata = Metadata::new(watch.authority.clone());
     let path = format!("{INSTANCE}scheduling/?recursive=true&alt=json");
     for failures in 1_u32.. {
-        match metadata.get(&path, &[FLAVOR], limits::METADATA_WAIT).await {
-            Ok(answer) if answer.status == 200 => {
-                return watch.board.change(|seen| seen.market = market(&answer.body));
-            }
-            Ok(answer) => {
-                watch.board.bad(&Failure::Refused(path.clone(), answer.status));
-                if answer.status < 500 {
+        match get(&mut metadata, &path, limits::METADATA_WAIT).await {
+            Ok(answer) => return watch.board.change(|seen| seen.market = market(&answer.body)),
+            Err(failure) => {
+                watch.board.bad(&failure);
+                if matches!(failure, Failure::Refused(_, 400..=499)) {
                     return;
                 }
             }
-            Err(failure) => watch.board.bad(&failure),
         }
         tokio::time::sleep(patience(limits::METADATA_INTERVAL, failures)).await;
     }
@@ -56,7 +54,7 @@ async fn listen(watch: &Watch, path: &str, kinds: &[Kind], read: fn(&str, f64) -
                     Some(notices) => {
                         failures = 0;
                         etag = tag;
-                        watch.board.change(|seen| seen.replace(kinds, notices));
+                        watch.board.change(|seen| seen.replace(kinds, notices, unix));
                         watch.board.good(unix);
                         if kinds == [Kind::Preemption] && watch.board.load().provider_id.is_none() {
                             let machine = identity(&mut metadata).await;
@@ -85,12 +83,22 @@ async fn listen(watch: &Watch, path: &str, kinds: &[Kind], read: fn(&str, f64) -
 async fn identity(metadata: &mut Metadata) -> Option<Arc<str>> {
     let mut parts = Vec::new();
     for path in [PROJECT.to_owned(), format!("{INSTANCE}zone"), format!("{INSTANCE}name")] {
-        let answer = metadata.get(&path, &[FLAVOR], limits::METADATA_WAIT).await.ok()?;
+        let answer = get(metadata, &path, limits::METADATA_WAIT).await.ok()?;
         // The zone is `projects/<number>/zones/<zone>`.
-        let last = answer.text().filter(|_| answer.status == 200)?.trim().rsplit('/').next()?;
+        let last = answer.text()?.trim().rsplit('/').next()?;
         parts.push(word(last)?);
     }
     Some(format!("gce://{}", parts.join("/")).into())
+}
+
+/// A good answer. Without the flavor it is somebody else's, such as a proxy's.
+async fn get(metadata: &mut Metadata, path: &str, wait: Duration) -> Result<Answer, Failure> {
+    let answer = metadata.get(path, &[FLAVOR], wait).await?;
+    match answer.status {
+        200 if answer.header(FLAVOR.0) == Some(FLAVOR.1) => Ok(answer),
+        200 => Err(Failure::Unreadable(path.to_owned())),
+        status => Err(Failure::Refused(path.to_owned(), status)),
+    }
 }
 
 /// The value and its ETag. With an ETag the server waits until the value is another one, or until the wait is over.
@@ -103,10 +111,7 @@ async fn ask(metadata: &mut Metadata, path: &str, etag: Option<&str>) -> Result<
             (query, wait + limits::METADATA_WAIT)
         }
     };
-    let answer = metadata.get(&format!("{INSTANCE}{path}{query}"), &[FLAVOR], patience).await?;
-    if answer.status != 200 {
-        return Err(Failure::Refused(path.to_owned(), answer.status));
-    }
+    let answer = get(metadata, &format!("{INSTANCE}{path}{query}"), patience).await?;
     let text = answer.text().ok_or_else(|| Failure::Unreadable(path.to_owned()))?;
     // It goes into a query: only what needs no escaping is sent back.
     let plain = |tag: &&str| !tag.is_empty() && tag.len() <= 64 && tag.bytes().all(|byte| byte.is_ascii_alphanumeric());

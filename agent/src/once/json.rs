@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use crate::attribution::{GpuUse, Share, Snapshot};
-use crate::gpu::Memory;
+use crate::attribution::{GpuUse, InstanceUse, Share, Snapshot};
+use crate::gpu::{Memory, MigInstance};
 
 /// The whole.
 #[derive(Debug, Serialize)]
@@ -22,6 +22,8 @@ struct Gpu<'a> {
     uuid: &'a str,
     model: Option<&'a str>,
     up: bool,
+    /// Why it is not up: `lost`, `hangs` or `silent`.
+    down: Option<&'a str>,
     utilization: Option<f64>,
     memory_total_bytes: Option<u64>,
     memory_used_bytes: Option<u64>,
@@ -38,6 +40,7 @@ struct Gpu<'a> {
 struct Instance<'a> {
     uuid: &'a str,
     profile: &'a str,
+    utilization: Option<f64>,
     memory_total_bytes: Option<u64>,
     memory_used_bytes: Option<u64>,
 }
@@ -64,13 +67,14 @@ fn of<'a>(position: usize, used: &'a GpuUse, snapshot: &'a Snapshot) -> Gpu<'a> 
     let total = |memory: Option<Memory>| memory.map(|memory| memory.total);
     let held = |memory: Option<Memory>| memory.map(|memory| memory.used);
     let instances = gpu.mig.as_ref().map(|instances| {
-        let instance = |instance: &'a crate::gpu::MigInstance| Instance {
+        let instance = |(instance, used): (&'a MigInstance, &InstanceUse)| Instance {
             uuid: &instance.uuid,
             profile: &instance.profile,
+            utilization: used.utilization,
             memory_total_bytes: total(instance.memory),
             memory_used_bytes: held(instance.memory),
         };
-        instances.iter().map(instance).collect()
+        instances.iter().zip(&used.instances).map(instance).collect()
     });
     let container = |share: &'a Share| Container {
         namespace: &share.owner.namespace,
@@ -86,6 +90,7 @@ fn of<'a>(position: usize, used: &'a GpuUse, snapshot: &'a Snapshot) -> Gpu<'a> 
         uuid: &gpu.identity.uuid,
         model: gpu.identity.model.as_deref(),
         up: gpu.up,
+        down: gpu.down(),
         utilization: gpu.utilization,
         memory_total_bytes: total(gpu.memory),
         memory_used_bytes: held(gpu.memory),

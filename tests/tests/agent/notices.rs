@@ -75,6 +75,50 @@ fn a_question_that_can_wait_and_fails_keeps_no_urgent_notice_from_being_heard() 
 }
 
 #[test]
+fn no_question_that_fails_keeps_another_from_being_heard() {
+    let spot = r#"{"action":"stop","time":"2017-09-18T08:22:00Z"}"#;
+    let hint = r#"{"noticeTime":"2017-09-18T08:10:00Z"}"#;
+    for (broken, value, kind, action) in [
+        ("events/recommendations/rebalance", "<html>", "spot_interruption", "stop"),
+        ("spot/instance-action", "<html>", "rebalance_recommendation", "rebalance"),
+    ] {
+        let metadata = Metadata::start(Cloud::Ec2).unwrap();
+        for (path, good) in [("spot/instance-action", spot), ("events/recommendations/rebalance", hint)] {
+            metadata.set(path, Some(if path == broken { value } else { good }));
+        }
+        let mut node = node(&metadata);
+        node.until(broken, |page| stands(page, kind, action) && up(page) == Some(0.0));
+    }
+}
+
+#[test]
+fn a_later_hint_is_a_new_one() {
+    let metadata = Metadata::start(Cloud::Ec2).unwrap();
+    let mut node = node(&metadata);
+    for (time, unix) in [("2017-09-18T08:10:00Z", 1_505_722_200.0), ("2017-09-18T09:10:00Z", 1_505_725_800.0)] {
+        metadata.set("events/recommendations/rebalance", Some(&format!(r#"{{"noticeTime":"{time}"}}"#)));
+        let hint = [("kind", "rebalance_recommendation")];
+        node.until(time, |page| page.value("gpu_node_notice_timestamp_seconds", &hint) == Some(unix));
+    }
+}
+
+#[test]
+fn an_answer_that_is_not_googles_says_nothing() {
+    let metadata = Metadata::start(Cloud::Gce).unwrap();
+    metadata.set("preempted", Some("FALSE"));
+    metadata.set("maintenance-event", Some("NONE"));
+    metadata.set("scheduling/", Some(r#"{"preemptible":"FALSE"}"#));
+    let mut node = node(&metadata);
+    node.until("it answers", |page| up(page) == Some(1.0));
+    metadata.trouble(Trouble::Unsigned);
+    metadata.set("preempted", Some("TRUE"));
+    let page = node.until("it is told", |page| up(page) == Some(0.0));
+    assert!(!stands(&page, "preemption", "preempt"));
+    metadata.trouble(Trouble::None);
+    node.until("it is heard from Google", |page| stands(page, "preemption", "preempt"));
+}
+
+#[test]
 fn a_session_that_ends_is_renewed_without_losing_a_notice() {
     let metadata = Metadata::start(Cloud::Ec2).unwrap();
     metadata.set("instance-life-cycle", Some("spot"));

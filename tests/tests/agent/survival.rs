@@ -118,6 +118,31 @@ fn a_gpu_that_hangs_before_it_has_said_its_name_costs_only_itself() {
 }
 
 #[test]
+fn a_gpu_that_is_back_at_another_index_after_a_reset_goes_by_its_own_name() {
+    let named = |profile: &mut Profile, names: [&str; 2]| {
+        for (gpu, name) in (0..).zip(names) {
+            profile.gpu(gpu).uuid = Some(format!("GPU-00000000-0000-0000-0000-00000000{name}"));
+        }
+    };
+    let up = |page: &Page, gpu: &str, name: &str| {
+        let uuid = format!("GPU-00000000-0000-0000-0000-00000000{name}");
+        page.value("gpu_device_up", &[("gpu", gpu), ("uuid", &uuid)])
+    };
+    let mut profile = Profile::idle(ModelName::H100, 2);
+    named(&mut profile, ["aaaa", "bbbb"]);
+    let mut node = node(&profile);
+    node.until("both are up", |page| up(page, "0", "aaaa") == Some(1.0) && up(page, "1", "bbbb") == Some(1.0));
+    profile.faults = vec![Fault::of_gpu(0, AnswerName::GpuIsLost)];
+    node.gpus.set(&profile).unwrap();
+    node.until("the first is lost", |page| up(page, "0", "aaaa") == Some(0.0));
+    profile.faults.clear();
+    named(&mut profile, ["bbbb", "aaaa"]);
+    node.gpus.set(&profile).unwrap();
+    let page = node.until("it is the second now", |page| up(page, "1", "aaaa") == Some(1.0));
+    assert_eq!((page.select("gpu_device_up", &[]).len(), up(&page, "0", "bbbb")), (2, Some(1.0)));
+}
+
+#[test]
 fn survives_a_driver_upgrade_without_a_crash_loop() {
     let mut profile = two_busy(60.0);
     let mut node = node(&profile);
@@ -125,7 +150,14 @@ fn survives_a_driver_upgrade_without_a_crash_loop() {
     profile.faults = vec![everything(AnswerName::LibRmVersionMismatch)];
     node.gpus.set(&profile).unwrap();
     let cause = [("cause", "lib_rm_version_mismatch")];
-    node.until("it is told", |page| page.value("windlass_agent_nvml_absence_info", &cause) == Some(1.0));
+    let page = node.until("it is told", |page| page.value("windlass_agent_nvml_absence_info", &cause) == Some(1.0));
+    for gpu in [FIRST, SECOND] {
+        assert_eq!(page.value("gpu_device_up", gpu), Some(0.0), "down, not gone");
+        assert!(page.value("gpu_device_last_sample_age_seconds", gpu).is_some());
+        assert_eq!(page.value("gpu_device_temperature_celsius", gpu), None, "not read is absent");
+    }
+    let held = page.value("container_gpu_allocated_seconds_total", &[("pod", "a")]);
+    assert!(held.is_some() && of_pod(&page).is_none(), "what is held is held still, and nothing is measured");
     // The new driver brings a new library to the same place.
     let library = node.gpus.library();
     let aside = library.with_extension("new");

@@ -20,6 +20,8 @@ pub(super) struct Slot {
     answered: Option<Duration>,
     /// How the GPU was divided when it answered last.
     layout: Option<Vec<MigInstance>>,
+    /// Whether it was down since it was looked up: what answers under its handle then may be another GPU.
+    stale: bool,
 }
 
 enum Place {
@@ -43,7 +45,7 @@ impl Slot {
     pub(super) fn new(index: u32) -> Self {
         let identity = Arc::new(Identity { index, ..Identity::default() });
         let card = Place::Home(Box::new(Card::new(Arc::clone(&identity))));
-        Self { identity, card, told: State::Up, answered: None, layout: None }
+        Self { identity, card, told: State::Up, answered: None, layout: None, stale: false }
     }
 
     /// Takes back a card whose call has come back since.
@@ -119,17 +121,31 @@ impl Slot {
         }
     }
 
+    /// The driver was asked for it anew.
+    pub(super) fn looked_up(&mut self) {
+        self.stale = false;
+    }
+
+    /// Whether it is back and has to be looked up before anything is said of it: after a reset the driver's order may be another.
+    pub(super) fn is_back(&self, gpu: &Gpu) -> bool {
+        gpu.up && self.stale
+    }
+
+    /// The GPU as it shows until then.
+    pub(super) fn down(&self) -> Gpu {
+        Gpu { identity: Arc::clone(&self.identity), ..Gpu::default() }
+    }
+
     /// The GPU as it shows while a call hangs.
     pub(super) fn hangs(&self) -> Gpu {
-        Gpu { identity: Arc::clone(&self.identity), hangs: true, ..Gpu::default() }
+        Gpu { hangs: true, ..self.down() }
     }
 
     /// Notes when the GPU answered last, and its instances: they stay their holders' while it does not answer.
     pub(super) fn date(&mut self, gpu: &mut Gpu, now: Duration) {
         if gpu.up {
             self.answered = Some(now);
-            let bare = |instance: &MigInstance| MigInstance { memory: None, gpm: None, ..instance.clone() };
-            self.layout = gpu.mig.as_ref().map(|mig| mig.iter().map(bare).collect());
+            self.layout = gpu.mig.as_ref().map(|mig| mig.iter().map(MigInstance::unread).collect());
         } else {
             gpu.mig.clone_from(&self.layout);
         }
@@ -143,6 +159,7 @@ impl Slot {
             Gpu { hangs: true, .. } => State::Hangs,
             _ => State::Down,
         };
+        self.stale |= state == State::Down;
         let Identity { index, uuid, .. } = &*self.identity;
         match (self.told, state) {
             (told, state) if told == state => {}
