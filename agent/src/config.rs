@@ -69,8 +69,9 @@ pub mod limits {
     pub const METADATA_LONG_POLL: Duration = Duration::from_secs(60);
     /// Shortest time between two questions of a long poll.
     pub const METADATA_PAUSE: Duration = Duration::from_millis(200);
-    /// Off-cloud: when to look again for a metadata service, the first time and at last.
-    pub const METADATA_ABSENT_FIRST: Duration = Duration::from_secs(60);
+    /// Off-cloud: when to look again for a metadata service, the first time and at last. In between the pause doubles: a service that is late at a
+    /// machine's start is found soon, and a machine without one makes a dozen short attempts in its first two hours and one an hour from then on.
+    pub const METADATA_ABSENT_FIRST: Duration = Duration::from_secs(5);
     /// See [`METADATA_ABSENT_FIRST`].
     pub const METADATA_ABSENT_LAST: Duration = Duration::from_secs(3600);
     /// Largest answer of a metadata service, and largest head of one (hyper's least is 8 KiB).

@@ -15,7 +15,7 @@ use std::time::Duration;
 use crate::attribution::Snapshot;
 use crate::config::Config;
 use crate::families::choice::{Choice, Complaints};
-use crate::gpu::CallLog;
+use crate::gpu::{CallLog, NO_DEVICES};
 use crate::http::web::Web;
 use crate::live;
 use crate::look::{Look, look};
@@ -70,10 +70,7 @@ fn gpus(config: &Config, look: &Look) -> Vec<Finding> {
             let tried = config.nvml_library.as_ref().map_or("all the usual places were searched".to_owned(), |file| {
                 format!("only {} was tried, as --nvml-library says", file.display())
             });
-            // The message has a remedy of its own, shorter than ours.
-            let message = absence.message.rsplit_once("; ").map_or(&*absence.message, |(message, _)| message);
-            let what = format!("{message}\n{tried}");
-            vec![Finding::mend("NVML", what, remedy(absence.cause))]
+            vec![Finding::mend("NVML", format!("{}\n{tried}", absence.message), absence.remedy())]
         }
         Ok(snapshot) => {
             let library = look.library.as_ref().map(|file| format!(", {}", file.display())).unwrap_or_default();
@@ -86,23 +83,6 @@ fn gpus(config: &Config, look: &Look) -> Vec<Finding> {
     }
 }
 
-/// What an operator does where NVML does not open, beyond what its message says.
-fn remedy(cause: &str) -> &'static str {
-    match cause {
-        "library_not_found" => {
-            "in a pod: runtimeClassName: nvidia with NVIDIA_VISIBLE_DEVICES=all and NVIDIA_DRIVER_CAPABILITIES=utility, or mount the host's library and name it with --nvml-library; on a machine: install the driver"
-        }
-        "driver_not_loaded" => {
-            "load the driver (`modprobe nvidia`, or wait for the GPU operator's driver pod); the agent takes it up by itself"
-        }
-        "lib_rm_version_mismatch" => "the driver was upgraded under the library: restart the pod, or reboot the node",
-        "no_permission" | "operating_system" => {
-            "the container has no access to /dev/nvidia*: give it the devices by the NVIDIA runtime, or restart it after `systemctl daemon-reload`"
-        }
-        _ => "look at `dmesg` and `nvidia-smi` on the node",
-    }
-}
-
 fn devices(snapshot: &Snapshot) -> Vec<Finding> {
     if snapshot.gpus.is_empty() {
         return vec![Finding::mend(
@@ -111,10 +91,15 @@ fn devices(snapshot: &Snapshot) -> Vec<Finding> {
             "is a GPU in the machine (`lspci | grep -i nvidia`), and is it visible to the container (NVIDIA_VISIBLE_DEVICES=all)?",
         )];
     }
+    if snapshot.gpus.iter().all(|gpu| gpu.gpu.down() == Some("silent")) {
+        let what = format!("the driver lists {}, and none of them answers", snapshot.gpus.len());
+        return vec![Finding::mend("GPUs", what, NO_DEVICES)];
+    }
     let one = |position: usize, gpu: &crate::attribution::GpuUse| {
         let identity = &gpu.gpu.identity;
         let about = format!("GPU {}", identity.index);
-        let name = identity.model.as_deref().unwrap_or("unknown model");
+        let model = identity.model.as_deref().unwrap_or("unknown model");
+        let name = if identity.uuid.is_empty() { model.to_owned() } else { format!("{model}, {}", identity.uuid) };
         if let Some(state) = gpu.gpu.down() {
             let remedy = "reset it (`nvidia-smi --gpu-reset`) or reboot the node; the other GPUs are shown meanwhile";
             let what = match state {
@@ -122,15 +107,18 @@ fn devices(snapshot: &Snapshot) -> Vec<Finding> {
                 "lost" => "lost",
                 _ => "gives no answer",
             };
-            return Finding::mend(&about, format!("{name}, {}: {what}", identity.uuid), remedy);
+            return Finding::mend(&about, format!("{name}: {what}"), remedy);
         }
         let mig = gpu.gpu.mig.as_ref().map(|instances| format!(", MIG with {} instances", instances.len()));
         let held = snapshot.shares.iter().filter(|share| share.gpu == position && share.held).count();
         let held = if held > 0 { format!(", held by {held}") } else { String::new() };
-        Finding::ok(&about, format!("{name}, {}{}{held}", identity.uuid, mig.unwrap_or_default()))
+        Finding::ok(&about, format!("{name}{}{held}", mig.unwrap_or_default()))
     };
     snapshot.gpus.iter().enumerate().map(|(position, gpu)| one(position, gpu)).collect()
 }
+
+/// Causes that only say what a GPU or a driver does not have.
+const LACKING: [&str; 4] = ["not_supported", "not_found", "function_not_found", "argument_version_mismatch"];
 
 /// Calls that some GPU does not answer: its series are missing, and this says why.
 fn refusals(calls: &CallLog) -> Option<Finding> {
@@ -139,9 +127,11 @@ fn refusals(calls: &CallLog) -> Option<Finding> {
         by_cause.entry(cause).or_default().push(call);
     }
     let words: Vec<_> = by_cause.iter().map(|(cause, calls)| format!("{cause}: {}", calls.join(", "))).collect();
-    let denied = calls.failed.keys().any(|(_, cause)| *cause == "no_permission");
-    let remedy = if denied {
+    let any = |which: fn(&str) -> bool| calls.failed.keys().any(|(_, cause)| which(cause));
+    let remedy = if any(|cause| cause == "no_permission") {
         "for those without permission: with MIG, give the pod NVIDIA_MIG_MONITOR_DEVICES=all and the mig-monitor capability, or run it privileged"
+    } else if any(|cause| !LACKING.contains(&cause)) {
+        "what is not supported or not found has no series, and needs nothing; for the rest look at `dmesg` on the node"
     } else {
         "what a GPU does not support has no series; nothing to do"
     };

@@ -353,12 +353,36 @@ impl MigInstance {
 pub struct Absence {
     /// A short word for a metric's label, such as `library_not_found`.
     pub cause: &'static str,
-    /// For a person: what, where, and what to try.
+    /// For a person: what and where.
     pub message: String,
 }
 
+impl Absence {
+    /// For a person: what to try.
+    #[must_use]
+    pub fn remedy(&self) -> &'static str {
+        match self.cause {
+            "library_not_found" => {
+                "in a pod: runtimeClassName: nvidia with NVIDIA_VISIBLE_DEVICES=all and NVIDIA_DRIVER_CAPABILITIES=utility, or mount the host's library and name it with --nvml-library; on a machine: install the driver"
+            }
+            "driver_not_loaded" => {
+                "load the driver (`modprobe nvidia`, or wait for the GPU operator's driver pod); the agent takes it up by itself"
+            }
+            "lib_rm_version_mismatch" => {
+                "the driver was upgraded under the library: restart the pod, reload the kernel module, or reboot the node"
+            }
+            "no_permission" | "operating_system" | "unknown" => NO_DEVICES,
+            "thread_ended" | "no_thread" => "restart the agent",
+            _ => "look at `dmesg` for Xid errors, and try `nvidia-smi` on the node",
+        }
+    }
+}
+
+/// What to try where a container cannot reach its devices: what the driver then answers is often just "unknown error".
+pub const NO_DEVICES: &str = "if `nvidia-smi` works on the node, the container has no access to /dev/nvidia*: give it the devices by the NVIDIA runtime (runtimeClassName: nvidia, NVIDIA_VISIBLE_DEVICES=all), or restart it after `systemctl daemon-reload`; else look at `dmesg`";
+
 impl std::fmt::Display for Absence {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str(&self.message)
+        write!(formatter, "{}; {}", self.message, self.remedy())
     }
 }

@@ -66,7 +66,7 @@ async fn read(gpus: &GpuThread, clock: &Clock) -> Answer {
         Ok(Err(_gone)) => absent("thread_ended", "the NVML thread ended".into()),
         Err(_elapsed) => {
             let limit = limits::READING;
-            absent("hangs", format!("NVML did not answer within {limit:?}; look at dmesg for Xid errors"))
+            absent("hangs", format!("NVML did not answer within {limit:?}"))
         }
     }
 }

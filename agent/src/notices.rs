@@ -229,7 +229,7 @@ impl Watch {
                 None => tracing::debug!(address = %self.authority, "no instance metadata: not a machine of EC2 or GCE"),
             }
             tokio::time::sleep(pause).await;
-            pause = (pause * 10).min(limits::METADATA_ABSENT_LAST);
+            pause = (pause * 2).min(limits::METADATA_ABSENT_LAST);
         }
     }
 }
@@ -243,7 +243,7 @@ pub async fn cloud(authority: &Authority) -> Option<Cloud> {
     }
     // Behind a hop too many EC2's service greets, but its token never arrives: it is EC2 all the same, and the log says what to do.
     let named = greeting.header("server").is_some_and(|server| server.starts_with("EC2ws"));
-    (named || ec2::token(&mut metadata).await.is_ok()).then_some(Cloud::Ec2)
+    (named || ec2::token(&mut metadata).await.is_ok_and(|token| token.is_dated())).then_some(Cloud::Ec2)
 }
 
 /// A foreign word as a label can carry it: short, printable, one word. `None` for anything else.

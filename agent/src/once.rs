@@ -14,9 +14,9 @@ use crate::look::look;
 /// Reads, and prints to `out`. An error says why there is nothing to print.
 pub async fn once(config: &Config, as_json: bool, out: &mut impl Write) -> anyhow::Result<()> {
     let look = look(config).await?;
-    let snapshot = look.gpus.map_err(|absence| {
-        anyhow!("{}\n`windlass-agent doctor` says what else is missing, and what to do", absence.message)
-    })?;
+    let snapshot = look
+        .gpus
+        .map_err(|absence| anyhow!("{absence}\n`windlass-agent doctor` says what else is missing, and what to do"))?;
     let problem = look.owners.err();
     if as_json {
         let node = json::node(&config.node_name, &snapshot, problem.as_deref());

@@ -151,19 +151,14 @@ impl Sampler {
 
     /// Asks the driver's thread. An answer that does not come in time is awaited further by the next tick, never asked for twice.
     async fn reading(&mut self, now: Duration) -> Result<Reading, Absence> {
-        let hangs = || Absence {
-            cause: "hangs",
-            message: format!("NVML has not answered for {:?}; look at dmesg for Xid errors", limits::READING),
-        };
+        let hangs = || Absence { cause: "hangs", message: format!("NVML has not answered for {:?}", limits::READING) };
         let Some(mut answer) = self.waiting.take().or_else(|| self.gpus.ask(now)) else { return Err(hangs()) };
         match tokio::time::timeout(limits::READING, &mut answer).await {
             Ok(Ok(answer)) => {
                 self.calls = answer.log;
                 answer.reading
             }
-            Ok(Err(_gone)) => {
-                Err(Absence { cause: "thread_ended", message: "the NVML thread ended; restart the agent".into() })
-            }
+            Ok(Err(_gone)) => Err(Absence { cause: "thread_ended", message: "the NVML thread ended".into() }),
             Err(_elapsed) => {
                 self.waiting = Some(answer);
                 Err(hangs())
@@ -235,7 +230,7 @@ impl Sampler {
             }
             Some(absence) => {
                 tracing::warn!(cause = absence.cause, "{absence}; the agent stays up and tries again");
-                self.ready.pending("nvml", &*absence.message);
+                self.ready.pending("nvml", absence.to_string());
             }
         }
         self.state.absence = absence.cloned();
@@ -261,7 +256,7 @@ impl Sampler {
             node: self.config.node_name.as_str().into(),
             time: unix,
             sample_interval_seconds: self.config.sample_interval.as_secs_f64(),
-            problem: self.state.absence.as_ref().map(|absence| absence.message.as_str().into()),
+            problem: self.state.absence.as_ref().map(|absence| absence.to_string().into()),
             pods_age_seconds: own.pods_age,
             provider_id: seen.provider_id.clone(),
             market: seen.market.clone(),

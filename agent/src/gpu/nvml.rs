@@ -82,9 +82,7 @@ pub fn open(library: Option<&Path>) -> Result<Nvml, Absence> {
         }
     }
     let (path, error) = reason.unwrap_or((Path::new("libnvidia-ml.so.1"), NvmlError::LibraryNotFound));
-    let said = error.to_string();
-    let said = said.strip_prefix("a libloading error occurred: ").unwrap_or(&said);
-    let message = format!("NVML did not open ({}): {said}; {}", path.display(), errors::remedy(&error));
+    let message = format!("NVML did not open ({}): {}", path.display(), errors::said(&error));
     Err(Absence { cause: errors::cause(&error), message })
 }
 
@@ -226,7 +224,7 @@ impl Session {
     }
 
     fn absence(&self, error: &NvmlError) -> Absence {
-        let message = format!("NVML stopped answering: {error}; {}", errors::remedy(error));
+        let message = format!("NVML stopped answering: {}", errors::said(error));
         Absence { cause: errors::cause(error), message }
     }
 

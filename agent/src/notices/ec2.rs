@@ -22,6 +22,14 @@ pub struct Token {
     life: Duration,
 }
 
+impl Token {
+    /// Whether it came with its life: a service that answers anything to anybody gives none.
+    #[must_use]
+    pub fn is_dated(&self) -> bool {
+        !self.life.is_zero()
+    }
+}
+
 /// Asks for a session. Silence behind a greeting is what a hop limit of 1 looks like from inside a pod.
 pub async fn token(metadata: &mut Metadata) -> Result<Token, Failure> {
     let answer = metadata.put(TOKEN_PATH, &[TOKEN_LIFE], limits::METADATA_PROBE).await;

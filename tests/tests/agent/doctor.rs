@@ -106,3 +106,25 @@ fn what_is_missing_is_named_with_what_to_do() {
     let error = wait(once(&world.config, false, &mut Vec::new())).unwrap_err();
     assert!(error.to_string().contains("windlass-agent doctor"), "{error}");
 }
+
+#[test]
+fn a_container_without_its_devices_is_told_so_whichever_way_the_driver_says_it() {
+    for (calls, answer, about) in [
+        // What `systemctl daemon-reload` leaves: the library opens, or it does not, and nothing says why.
+        (["nvmlDeviceGetHandleByIndex_v2"], AnswerName::Unknown, "GPUs"),
+        (["nvmlInit_v2"], AnswerName::Unknown, "NVML"),
+        (["nvmlInit_v2"], AnswerName::OperatingSystem, "NVML"),
+        (["nvmlInit_v2"], AnswerName::NoPermission, "NVML"),
+    ] {
+        let mut world = world();
+        world.config.kubelet_socket = None;
+        world.profile.faults = vec![Fault::of_calls(&calls, answer)];
+        world.gpus.set(&world.profile).unwrap();
+        let report = wait(examine(&world.config)).unwrap();
+        let finding =
+            report.findings.iter().find(|finding| finding.about == about).unwrap_or_else(|| panic!("{report}"));
+        assert_eq!(finding.grade, Grade::Mend, "{report}");
+        assert!(finding.remedy.contains("/dev/nvidia*") && finding.remedy.contains("daemon-reload"), "{report}");
+        assert!(!report.to_string().contains("nothing to do"), "{report}");
+    }
+}

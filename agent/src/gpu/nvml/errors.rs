@@ -66,15 +66,12 @@ pub(super) fn cause(error: &NvmlError) -> &'static str {
     }
 }
 
-/// What an operator can do about a session that does not open.
-pub(super) fn remedy(error: &NvmlError) -> &'static str {
+/// What happened, for a person. The wrapper has no words for codes that it does not know.
+pub(super) fn said(error: &NvmlError) -> String {
     match error {
-        NvmlError::DriverNotLoaded => "load the NVIDIA kernel driver (nvidia-smi on the node must work)",
-        NvmlError::LibRmVersionMismatch => "the driver was upgraded: reload its kernel module or reboot the node",
-        NvmlError::NoPermission | NvmlError::OperatingSystem => {
-            "give the pod the GPU device nodes (runtimeClassName: nvidia, NVIDIA_VISIBLE_DEVICES=all)"
-        }
-        _ => "mount the driver's library into the pod (runtimeClassName: nvidia) or name it with --nvml-library",
+        NvmlError::UnexpectedVariant(code) => format!("the driver answers with code {code} ({})", cause(error)),
+        NvmlError::LibloadingError(error) => error.to_string(),
+        error => error.to_string(),
     }
 }
 
