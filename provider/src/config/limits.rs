@@ -21,9 +21,11 @@ pub const HANDSHAKES: usize = 64;
 pub const COMMAND: Duration = Duration::from_secs(4);
 /// Requests waiting for the keeper.
 pub const COMMANDS: usize = 4096;
-/// Machines of one group that were asked for and have not come: each is an entry of the ledger and, where it was
-/// refused, some 500 bytes of an answer of which CA reads no more than 4 MiB.
-pub const ON_THE_WAY: u32 = 5000;
+/// Machines of one group that were asked for and have not come. Each is an entry of the ledger and, where it was refused,
+/// up to 750 bytes of an answer of which CA reads no more than 4 MiB (the default of its gRPC library).
+pub const ON_THE_WAY: u32 = 4000;
+/// Bytes of a refusal's sentence that CA is told, once for each machine; log and page have the whole.
+pub const REFUSAL: usize = 400;
 /// One cloud call.
 pub const CLOUD_CALL: Duration = Duration::from_secs(60);
 /// How often a throttled cloud call is repeated.

@@ -5,11 +5,14 @@ use std::collections::BTreeMap;
 use prost_types::Timestamp as Time;
 use windlass_proto::externalgrpc as wire;
 
-use crate::fleet::{
-    GroupView, InstanceView,
-    group::{InstanceState, Refusal, RefusalClass},
-    intents::Placeholder,
-    ledger::{Denied, Named},
+use crate::{
+    config::limits,
+    fleet::{
+        GroupView, InstanceView,
+        group::{InstanceState, Refusal, RefusalClass},
+        intents::Placeholder,
+        ledger::{Denied, Named},
+    },
 };
 
 /// CA marks nodes that it made up for machines without one: the value says why.
@@ -88,7 +91,9 @@ fn error_info(refusal: Refusal) -> wire::InstanceErrorInfo {
     };
     // CA takes an instance without a code for one that is merely slow.
     let error_code = if refusal.code.is_empty() { "refused".to_owned() } else { refusal.code };
-    wire::InstanceErrorInfo { error_code, error_message: refusal.message, instance_error_class }
+    let mut error_message = refusal.message;
+    error_message.truncate(error_message.floor_char_boundary(limits::REFUSAL));
+    wire::InstanceErrorInfo { error_code, error_message, instance_error_class }
 }
 
 /// Hours from one time to another; None when either is absent or they stand in the wrong order.
@@ -106,4 +111,19 @@ pub(super) fn dollars(micros_per_hour: u64, hours: f64) -> f64 {
 /// A node's labels in order.
 pub(super) fn labels(node: wire::ExternalGrpcNode) -> BTreeMap<String, String> {
     node.labels.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_sentence_of_the_clouds_is_cut_between_two_letters() {
+        for (message, length) in [("é".repeat(150), 300), (format!("a{}", "é".repeat(5_000)), 399)] {
+            let refusal = Refusal { class: RefusalClass::Quota, code: String::new(), message: message.clone() };
+            let info = error_info(refusal);
+            assert!(message.starts_with(&info.error_message));
+            assert_eq!((info.error_message.len(), info.error_code.as_str()), (length, "refused"));
+        }
+    }
 }

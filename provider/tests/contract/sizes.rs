@@ -52,6 +52,25 @@ async fn an_increase_that_makes_no_sense_has_no_effect() {
     }
 }
 
+/// CA's gRPC library, as this one, reads no answer of more than 4 MiB.
+#[tokio::test]
+async fn the_most_that_can_be_refused_at_once_is_read_in_one_answer() {
+    let id = "a-group-that-may-grow-without-end".repeat(7);
+    let group =
+        format!("  - {{id: {id}, max: 1000000, instanceType: t, region: r, zones: [r-a], cpu: 4, memory: 16Gi}}");
+    let stage = Stage::start(&format!("{group}\nevents: [{{at: 0s, group: {id}, stockOut: true}}]")).await;
+    for delta in [1_000_000, 4_001] {
+        assert_eq!(code(stage.increase(&id, delta).await), Code::FailedPrecondition, "{delta}");
+    }
+    stage.increase(&id, 4_000).await.unwrap();
+    assert_eq!(code(stage.increase(&id, 1).await), Code::FailedPrecondition);
+    let refused = async || placeholders(&stage, &id).await.iter().filter(|it| !it.2.is_empty()).count() == 4_000;
+    eventually("all of them are refused", refused).await;
+    let nodes = placeholders(&stage, &id).await.iter().map(|it| fake(&it.0, "create-error")).collect();
+    stage.delete(&id, nodes).await.unwrap();
+    assert_eq!((stage.target(&id).await, stage.nodes(&id).await.len()), (0, 0));
+}
+
 #[tokio::test]
 async fn a_decrease_cancels_what_has_not_come_and_ends_nothing() {
     let stage = Stage::start("events: [{at: 0s, group: spot, failCalls: unavailable}]").await;
