@@ -10,11 +10,11 @@ use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::Holders;
 use super::checkpoint::{self, Names};
 use super::identity::{Identities, Known, Shown, Source};
 use super::kubelet::pods::PodsApi;
 use super::kubelet::{Kubelet, Refusal};
+use super::{Holders, Owner};
 use crate::clock::Clock;
 use crate::config::limits;
 use crate::live::Live;
@@ -141,12 +141,11 @@ impl Poll {
             return;
         }
         let known = self.shared.identities.current();
-        let nameless = || pods.holders.assignments.iter().any(|assignment| known.of(&assignment.owner).is_none());
         let fresh = pace
             .identified
             .as_ref()
             .is_some_and(|(at, as_shown)| now.saturating_sub(*at) < limits::IDENTITY_INTERVAL && as_shown == shown);
-        if fresh && pods.identified == Some(true) && !pace.rung && !nameless() {
+        if fresh && pods.identified == Some(true) && !pace.rung && !misses(&known, &pods.holders) {
             return;
         }
         match api.pods().await {
@@ -207,6 +206,13 @@ impl Poll {
     }
 }
 
+/// Whether a holder is not known, or only the pod that had its name before: the checkpoint has the uid of the one that is there.
+fn misses(known: &Identities, holders: &Holders) -> bool {
+    let another = |uid: &str, owner: &Owner| known.of(owner).is_some_and(|identity| *identity.uid != *uid);
+    holders.assignments.iter().any(|assignment| known.of(&assignment.owner).is_none())
+        || holders.names.iter().any(|((uid, _), owner)| another(uid, owner))
+}
+
 /// A ring is heard, but not before this much time has passed.
 async fn rung(stranger: &Notify, deaf: Duration) {
     tokio::time::sleep(deaf).await;
@@ -230,6 +236,8 @@ pub fn names(path: &Path, holders: &Holders) -> Names {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Assignment;
+    use super::super::identity::Pod;
     use super::*;
 
     #[test]
@@ -240,6 +248,20 @@ mod tests {
         let pauses: Vec<u64> = (1..7).map(|refusals| after(refusals).0.as_secs()).collect();
         assert_eq!(pauses, [1, 2, 4, 8, 10, 10]);
         assert_eq!(after(u32::MAX), (seconds(10), seconds(10)), "strangers wait");
+    }
+
+    #[test]
+    fn a_pod_made_again_under_its_name_is_asked_for() {
+        let owner = Owner { namespace: "ml".into(), pod: "a".into(), container: "main".into() };
+        let holders = |uid: &str| {
+            let given = Assignment { owner: Arc::new(owner.clone()), device_id: "GPU-1".into(), claimed: false };
+            let names = [((uid.to_owned(), "main".to_owned()), Arc::clone(&given.owner))].into();
+            Holders { names, ..Holders::new(vec![given]) }
+        };
+        let pod = Pod { namespace: "ml".into(), name: "a".into(), uid: "one".into(), ..Pod::default() };
+        let known = Identities::new([pod], &Shown::default());
+        let all = [(&Identities::default(), "one"), (&known, "one"), (&known, "two")];
+        assert_eq!(all.map(|(known, uid)| misses(known, &holders(uid))), [true, false, true]);
     }
 
     #[test]
