@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use windlass_proto::podresources::PodResources;
 use windlass_tests::kubelet::{claimant, pod};
-use windlass_tests::nvml::{Kind, Mig, ModelName, Process, Profile, gpu_uuid, mig_uuid};
+use windlass_tests::nvml::{AnswerName, Fault, Kind, Mig, ModelName, Process, Profile, gpu_uuid, mig_uuid};
 use windlass_tests::proc::{Cgroup, Container};
 use windlass_tests::scrape::Page;
 
@@ -169,6 +169,12 @@ fn mps_clients_are_attributed_whether_the_driver_tells_of_them_or_of_their_serve
     );
     let rest = page.value("gpu_device_unattributed_utilization_ratio", &[("gpu", "1")]);
     assert!(rest.is_some_and(|rest| rest <= 0.01), "{rest:?}");
+    profile.faults = vec![Fault::of_calls(&["nvmlDeviceGetMPSComputeRunningProcesses_v3"], AnswerName::Unknown)];
+    node.gpus.set(&profile).unwrap();
+    let failures = [("call", "mps_processes"), ("cause", "unknown")];
+    let page = node
+        .until("clients are not told", |page| page.select("windlass_agent_nvml_errors_total", &failures).len() == 1);
+    assert!(close(&page, &[("c", 25.0), ("d", 25.0)]), "those of before stand");
 }
 
 #[test]

@@ -26,8 +26,8 @@ pub(super) struct Processes {
     graphics: Paced<Vec<Process>>,
     /// The look at the MPS list once in a while.
     look: Paced<()>,
-    /// Whether there were clients of MPS at the last look.
-    clients: bool,
+    /// The clients of MPS at the last look.
+    clients: Vec<Process>,
     /// Who computed in the pass before: clients are in that list too.
     computing: Vec<u32>,
 }
@@ -49,23 +49,24 @@ impl Processes {
         compute.map(|compute| merge(compute.into_iter().chain(mps).chain(graphics)))
     }
 
-    /// Clients of MPS: looked for in each pass while there are any, when others compute than before, and once in a while.
+    /// Clients of MPS: looked for in each pass while there are any, when others compute than before, and once in a while. Those of before stand where
+    /// the driver does not say for the moment: without them the server's time would be the node's.
     fn mps(&mut self, gpu: &Handle, compute: &[Process], calls: &mut Calls<'_>) -> Vec<Process> {
         let computing: Vec<u32> = compute.iter().map(|process| process.pid).collect();
         let changed = std::mem::replace(&mut self.computing, computing) != self.computing;
-        let ask = |calls: &mut Calls<'_>| Some(calls.ask("mps_processes", || gpu.mps_processes()).unwrap_or_default());
-        let mut found = None;
-        let once_in_a_while = |calls: &mut Calls<'_>| {
-            found = ask(calls);
+        let mut due = changed || !self.clients.is_empty();
+        calls.paced(&mut self.look, RARE_INTERVAL, |_| {
+            due = true;
             Some(())
-        };
-        calls.paced(&mut self.look, RARE_INTERVAL, once_in_a_while);
-        if changed || self.clients {
-            found = found.or_else(|| ask(calls));
+        });
+        if due {
+            match calls.ask("mps_processes", || gpu.mps_processes()) {
+                Some(found) => self.clients = found,
+                None if calls.refuses("mps_processes") => self.clients.clear(),
+                None => {}
+            }
         }
-        let found = found.unwrap_or_default();
-        self.clients = !found.is_empty();
-        found
+        self.clients.clone()
     }
 
     /// What each process used since the last pass; absent when the driver does not tell. `busy` is the GPU's own figure.
