@@ -8,7 +8,7 @@ use windlass_tests::nvml::{AnswerName, Fault, Kind, Mig, ModelName, Process, Pro
 use windlass_tests::proc::{Cgroup, Container};
 use windlass_tests::scrape::Page;
 
-use crate::agent::node::{Node, holder, main_of, moving, runs, sharer, unix};
+use crate::agent::node::{Node, holder, main_of, moving, runs, sampled, sharer, unix};
 
 const MIB: f64 = 1_048_576.0;
 
@@ -133,7 +133,7 @@ fn the_window_average_keeps_what_was_last_seen_of_each_gpu() {
     let time = |page: &Page, gpu: u32| {
         page.value("gpu_device_last_sample_timestamp_seconds", &[("gpu", gpu.to_string().as_str())]).unwrap()
     };
-    let last = node.until("ten seconds pass", |page| time(page, 0) > time(&first, 0) + 10.0);
+    let (first, last) = node.without_gap(first, 10.0);
     for (gpu, pid, pod) in [(0, 100, "steady"), (1, 200, "bursts")] {
         let (start, end) = (time(&first, gpu), time(&last, gpu));
         let truth = node.gpus.mean_sm(gpu, pid, Duration::from_secs_f64(start), Duration::from_secs_f64(end));
@@ -191,13 +191,12 @@ fn gpu_seconds_energy_and_allocated_time_are_counted_per_pod() {
         "container_gpu_allocated_seconds_total",
         "container_gpu_energy_joules_total",
     ];
-    let time = |page: &Page| page.value("gpu_device_last_sample_timestamp_seconds", &[("gpu", "0")]).unwrap();
     let device = |page: &Page, gpu| page.value("gpu_device_energy_joules_total", &[("gpu", gpu)]).unwrap();
     let first = node.until("all count", |page| {
         ["a", "b"].iter().all(|pod| page.value(energy, &[("pod", pod)]) > Some(0.0)) && close(page, &[("a", 60.0)])
     });
-    let last = node.until("five seconds pass", |page| time(page) > time(&first) + 5.0);
-    let seconds = time(&last) - time(&first);
+    let (first, last) = node.without_gap(first, 5.0);
+    let seconds = sampled(&last) - sampled(&first);
     let grown = |name, pod| counter(&last, name, pod) - counter(&first, name, pod);
     assert!((grown(usage, "a") / seconds - 0.6).abs() < 0.04, "{} in {seconds}", grown(usage, "a"));
     assert!((grown(usage, "b") / seconds - 0.2).abs() < 0.04);

@@ -12,6 +12,8 @@ use windlass_tests::scrape::{Answer, Page, Scraper};
 /// Far longer than anything takes: a test that waits this long has failed.
 const PATIENCE: Duration = Duration::from_mins(2);
 const INTERVAL: Duration = Duration::from_millis(200);
+/// Seconds, well below those from which on the agent counts nothing.
+const PAUSE: f64 = 1.5;
 
 /// The node. Fields are the world's; what the agent does with them shows on its pages.
 pub(crate) struct Node {
@@ -104,6 +106,20 @@ impl Node {
         }
     }
 
+    /// The page of `first`, or of a later moment, and one at least so many seconds after it by the agent's own word: between them it never paused
+    /// so long that it counted nothing, as it may on a machine that has no time for it.
+    pub(crate) fn without_gap(&mut self, first: Page, seconds: f64) -> (Page, Page) {
+        let (mut first, mut last) = (first.clone(), first);
+        while sampled(&last) < sampled(&first) + seconds {
+            let next = self.until("it goes on", |page| sampled(page) > sampled(&last));
+            if sampled(&next) > sampled(&last) + PAUSE {
+                first = next.clone();
+            }
+            last = next;
+        }
+        (first, last)
+    }
+
     /// The first answer of `path` that is so.
     pub(crate) fn answer_until(&mut self, path: &str, what: &str, is_so: impl Fn(&Answer) -> bool) -> Answer {
         let start = now();
@@ -130,6 +146,11 @@ pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 #[expect(clippy::disallowed_methods, reason = "a test that waits for the real agent has to give up at some time")]
 fn now() -> Instant {
     Instant::now()
+}
+
+/// When GPU 0 was read last, by the agent's word.
+pub(crate) fn sampled(page: &Page) -> f64 {
+    page.value("gpu_device_last_sample_timestamp_seconds", &[("gpu", "0")]).unwrap()
 }
 
 /// A pod with a whole GPU.

@@ -7,7 +7,7 @@ use windlass_tests::nvml::{AnswerName, Fault, Kind, ModelName, Process, Profile,
 use windlass_tests::proc::{Cgroup, Container};
 use windlass_tests::scrape::Page;
 
-use crate::agent::node::{Node, holder, main_of, moving, runs, sharer};
+use crate::agent::node::{Node, holder, main_of, moving, runs, sampled, sharer};
 
 const MIB: f64 = 1_048_576.0;
 
@@ -47,12 +47,10 @@ fn time_slicing_ids_are_understood_and_process_utilization_goes_to_its_pod() {
         }
     });
     let used = |page: &Page, name: &str| page.value("container_gpu_usage_seconds_total", &[("pod", name)]);
-    let time = |page: &Page| page.value("gpu_device_last_sample_timestamp_seconds", &[]);
     let first =
         node.until("all three are measured", |page| ["a", "b", "c"].iter().all(|name| used(page, name) > Some(0.0)));
-    let start = time(&first).unwrap();
-    let last = node.until("eight seconds pass", |page| time(page) > Some(start + 8.0));
-    let end = time(&last).unwrap();
+    let (first, last) = node.without_gap(first, 8.0);
+    let (start, end) = (sampled(&first), sampled(&last));
     let mut sum = 0.0;
     for (pid, name) in [(100, "a"), (200, "b"), (300, "c")] {
         let truth = node.gpus.mean_sm(0, pid, Duration::from_secs_f64(start), Duration::from_secs_f64(end));
