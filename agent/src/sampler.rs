@@ -72,6 +72,8 @@ struct State {
     tick_seconds: f64,
     last_reading: Option<f64>,
     series: usize,
+    /// The last one.
+    page: Page,
     /// Of the last page but one, for the next.
     buffer: Vec<u8>,
     dropped: Dropped,
@@ -238,7 +240,7 @@ impl Sampler {
 
     fn publish(&mut self, snapshot: &Snapshot, pods: &Pods, now: Duration, unix: f64) -> anyhow::Result<()> {
         let (seen, jobs) = (self.notices.load(), self.jobs.load_full());
-        let buffer = std::mem::take(&mut self.state.buffer);
+        let (buffer, earlier) = (std::mem::take(&mut self.state.buffer), std::mem::take(&mut self.state.page));
         let own = Own { seen: Some(&seen), jobs: Some(&jobs), ..self.own(snapshot, pods, now) };
         let choice = self.live.choice();
         let sources = Sources {
@@ -251,7 +253,7 @@ impl Sampler {
             own: &own,
             series_max: self.config.max_series,
         };
-        let Page { text, series, dropped } = exposition::render(&sources, buffer);
+        let page = exposition::render(&sources, buffer, earlier);
         let usage = Usage {
             node: self.config.node_name.as_str().into(),
             time: unix,
@@ -263,10 +265,11 @@ impl Sampler {
             notices: seen.notices.clone(),
             gpus: usage::gpus(snapshot, &self.history, now),
         };
-        self.state.series = series;
-        self.state.dropped.add(dropped);
+        self.state.series = page.series;
+        self.state.dropped.add(page.dropped);
         let out_of_reach = self.out_of_reach(now);
-        let published = Published { page: Forms::new(text.into()), usage, at: now, out_of_reach };
+        let published = Published { page: Forms::new(page.text.clone()), usage, at: now, out_of_reach };
+        self.state.page = page;
         let last = self.latest.swap(Some(Arc::new(published))).and_then(Arc::into_inner);
         self.state.buffer = last.and_then(|last| last.page.into_buffer()).unwrap_or_default();
         Ok(())

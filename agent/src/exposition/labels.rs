@@ -1,16 +1,15 @@
-//! The label sets of the page's series: ours, and DCGM's. Each is made once per page.
+//! The label sets of the page's series: ours, and DCGM's. They are made from the page's subjects alone, and anew only where those have changed.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{InstanceRow, Sources};
-use crate::families::{GpuRow, ShareRow};
-use crate::gpu::{Identity, MigInstance};
+use super::subjects::{Gpu, Instance, Share, Subjects};
 use crate::pods::Owner;
 
 /// Longest value of a label, in bytes. Names in Kubernetes have at most 253; anything longer is a mistake or an attack on the reader's memory.
 const LABEL_MAX: usize = 512;
 /// Room that most label sets fit into, in bytes.
-const USUAL: usize = 256;
+const USUAL: usize = 512;
 
 /// Labels that single series of DCGM's add to the GPU's. A label twice in a series spoils the whole page for its reader, and a pod says nothing of its GPU.
 const DCGM_FURTHER: [&str; 8] =
@@ -22,113 +21,179 @@ const OF_TARGETS: [&str; 2] = ["job", "instance"];
 #[derive(Debug, Clone)]
 pub(super) struct Labels {
     /// From the opening brace to the last value, without the closing brace; empty without labels.
-    text: String,
+    text: Vec<u8>,
     /// Whether every value has a length that a reader should be asked to keep.
-    pub(super) fit: bool,
+    fit: bool,
 }
 
 impl Labels {
     /// None.
-    pub(super) fn new() -> Self {
-        Self { text: String::with_capacity(USUAL), fit: true }
+    pub(super) const NONE: Self = Self { text: Vec::new(), fit: true };
+
+    /// To be added to.
+    fn new() -> Self {
+        Self { text: Vec::with_capacity(USUAL), fit: true }
     }
 
     /// One more.
-    pub(super) fn with(mut self, name: &str, value: &str) -> Self {
-        self.fit &= value.len() <= LABEL_MAX;
-        self.text.push(if self.text.is_empty() { '{' } else { ',' });
-        self.text.push_str(name);
-        self.text.push_str("=\"");
-        if value.bytes().any(|byte| matches!(byte, b'\\' | b'"' | b'\n')) {
-            self.text.push_str(&value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"));
-        } else {
-            self.text.push_str(value);
-        }
-        self.text.push('"');
+    fn with(mut self, name: &str, value: &str) -> Self {
+        self.fit &= fits(value);
+        let before = if self.text.is_empty() { b'{' } else { b',' };
+        write_label(before, name, value, &mut self.text);
+        self
+    }
+
+    /// Nothing more: no longer than it has to be.
+    fn done(mut self) -> Self {
+        self.text.shrink_to_fit();
         self
     }
 
     /// Whether one has this name. What only looks like one, inside a value, counts too: better a label less than one twice.
     fn has(&self, name: &str) -> bool {
-        [b'{', b','].iter().any(|&before| self.text.contains(&format!("{}{name}=\"", char::from(before))))
+        let is_here = |label: String| self.text.windows(label.len()).any(|here| here == label.as_bytes());
+        ["{", ","].iter().any(|before| is_here(format!("{before}{name}=\"")))
     }
 
-    /// Further ones.
-    pub(super) fn with_all(self, pairs: &[(&str, String)]) -> Self {
-        pairs.iter().fold(self, |labels, (name, value)| labels.with(name, value))
+    /// Whether they, and further ones, have lengths that a reader should be asked to keep.
+    pub(super) fn fit(&self, further: &[(&str, impl AsRef<str>)]) -> bool {
+        self.fit && further.iter().all(|(_, value)| fits(value.as_ref()))
     }
 
-    /// Writes them behind a name.
-    pub(super) fn write(&self, page: &mut Vec<u8>) {
-        page.extend_from_slice(self.text.as_bytes());
-        if !self.text.is_empty() {
+    /// Writes them and further ones behind a name.
+    pub(super) fn write(&self, further: &[(&str, impl AsRef<str>)], page: &mut Vec<u8>) {
+        page.extend_from_slice(&self.text);
+        let mut before = if self.text.is_empty() { b'{' } else { b',' };
+        for (name, value) in further {
+            write_label(before, name, value.as_ref(), page);
+            before = b',';
+        }
+        if before == b',' {
             page.push(b'}');
         }
     }
 }
 
-pub(super) fn gpu_labels(row: &GpuRow<'_>, node: &str) -> Labels {
-    let identity = &row.gpu.gpu.identity;
-    Labels::new()
-        .with("gpu", &identity.index.to_string())
-        .with("uuid", &identity.uuid)
-        .with("model", identity.model.as_deref().unwrap_or_default())
-        .with("node", node)
+fn fits(value: &str) -> bool {
+    value.len() <= LABEL_MAX
 }
 
-pub(super) fn instance_labels(row: &InstanceRow<'_>, node: &str) -> Labels {
-    let instance = row.instance;
+fn write_label(before: u8, name: &str, value: &str, to: &mut Vec<u8>) {
+    to.push(before);
+    to.extend_from_slice(name.as_bytes());
+    to.extend_from_slice(b"=\"");
+    if value.bytes().any(|byte| matches!(byte, b'\\' | b'"' | b'\n')) {
+        let escaped = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+        to.extend_from_slice(escaped.as_bytes());
+    } else {
+        to.extend_from_slice(value.as_bytes());
+    }
+    to.push(b'"');
+}
+
+/// All label sets of a page, in the order of its rows.
+#[derive(Debug, Clone, Default)]
+pub(super) struct LabelSets {
+    pub(super) gpu: Vec<Labels>,
+    pub(super) share: Vec<Labels>,
+    pub(super) instance: Vec<Labels>,
+    pub(super) dcgm_gpu: Vec<Labels>,
+    pub(super) dcgm_share: Vec<Labels>,
+    pub(super) dcgm_rest: Vec<Labels>,
+    pub(super) free: Vec<Labels>,
+    /// Which GPU instances those are that nobody holds: positions of GPU and instance.
+    pub(super) free_at: Vec<(usize, usize)>,
+}
+
+impl LabelSets {
+    /// Those of a page about these.
+    pub(super) fn of(all: &Subjects) -> Self {
+        let dcgm = |gpu, instance, share| dcgm_labels(all, gpu, instance, share);
+        let share = |share| all.place(share).map(|place| (share, place));
+        let shares = || all.shares.iter().filter_map(share);
+        let alone = |(at, gpu)| dcgm(gpu, None, holder(&all.shares, at));
+        let free_at = self::free_at(all);
+        let free = |(gpu, index): &(usize, usize)| {
+            let gpu = all.gpus.get(*gpu)?;
+            Some(dcgm(gpu, Some(gpu.instances.get(*index)?), None))
+        };
+        Self {
+            gpu: all.gpus.iter().map(|gpu| gpu_labels(all, gpu)).collect(),
+            share: shares().map(|(share, (gpu, instance))| share_labels(all, gpu, instance, share)).collect(),
+            instance: all
+                .gpus
+                .iter()
+                .flat_map(|gpu| gpu.instances.iter().map(move |instance| instance_labels(all, gpu, instance)))
+                .collect(),
+            dcgm_gpu: all.gpus.iter().enumerate().map(alone).collect(),
+            dcgm_share: shares().map(|(share, (gpu, instance))| dcgm(gpu, instance, Some(share))).collect(),
+            dcgm_rest: all.gpus.iter().map(|gpu| dcgm(gpu, None, None)).collect(),
+            free: free_at.iter().filter_map(free).collect(),
+            free_at,
+        }
+    }
+}
+
+/// One MIG device of each GPU instance in which no container has a share: positions of GPU and instance.
+fn free_at(all: &Subjects) -> Vec<(usize, usize)> {
+    let id = |gpu: usize, instance: &Instance| Some((gpu, instance.gpu_instance?));
+    let mut seen: BTreeSet<_> = all.shares.iter().filter_map(|share| id(share.gpu, all.place(share)?.1?)).collect();
+    let mut free = Vec::new();
+    for (at, gpu) in all.gpus.iter().enumerate() {
+        for (index, instance) in gpu.instances.iter().enumerate() {
+            if id(at, instance).is_some_and(|id| seen.insert(id)) {
+                free.push((at, index));
+            }
+        }
+    }
+    free
+}
+
+/// The one share that holds a whole GPU.
+fn holder(shares: &[Share], gpu: usize) -> Option<&Share> {
+    let mut held = shares.iter().filter(|share| share.gpu == gpu && share.held && share.instance.is_none());
+    held.next().filter(|_| held.next().is_none())
+}
+
+fn gpu_labels(all: &Subjects, gpu: &Gpu) -> Labels {
     Labels::new()
-        .with("gpu", &row.gpu.gpu.identity.index.to_string())
+        .with("gpu", &gpu.identity.index.to_string())
+        .with("uuid", &gpu.identity.uuid)
+        .with("model", gpu.identity.model.as_deref().unwrap_or_default())
+        .with("node", &all.node)
+        .done()
+}
+
+fn instance_labels(all: &Subjects, gpu: &Gpu, instance: &Instance) -> Labels {
+    Labels::new()
+        .with("gpu", &gpu.identity.index.to_string())
         .with("uuid", &instance.uuid)
         .with("mig_profile", &instance.profile)
         .with("gpu_instance", &instance.gpu_instance.map_or_else(String::new, |id| id.to_string()))
-        .with("node", node)
+        .with("node", &all.node)
+        .done()
 }
 
-pub(super) fn share_labels(row: &ShareRow<'_>, sources: &Sources<'_>) -> Labels {
-    let identity = &row.gpu.gpu.identity;
-    let owner = &row.share.owner;
+fn share_labels(all: &Subjects, gpu: &Gpu, instance: Option<&Instance>, share: &Share) -> Labels {
+    let owner = &share.owner;
     let labels = Labels::new()
         .with("namespace", &owner.namespace)
         .with("pod", &owner.pod)
         .with("container", &owner.container)
-        .with("gpu", &identity.index.to_string())
-        .with("uuid", row.instance.map_or(&identity.uuid, |instance| &instance.uuid))
-        .with("mig_profile", row.instance.map_or("", |instance| &instance.profile))
-        .with("node", sources.node);
-    identity_labels(owner, sources).iter().fold(labels, |labels, (name, value)| labels.with(name, value))
+        .with("gpu", &gpu.identity.index.to_string())
+        .with("uuid", instance.map_or(&gpu.identity.uuid, |instance| &instance.uuid))
+        .with("mig_profile", instance.map_or("", |instance| &instance.profile))
+        .with("node", &all.node);
+    identity_labels(all, owner).iter().fold(labels, |labels, (name, value)| labels.with(name, value)).done()
 }
 
 /// The labels of a pod's identity.
-fn identity_labels<'a>(owner: &Owner, sources: &Sources<'a>) -> &'a [(Arc<str>, Arc<str>)] {
-    sources.identities.of(owner).map(|identity| identity.labels.as_slice()).unwrap_or_default()
+fn identity_labels<'a>(all: &'a Subjects, owner: &Owner) -> &'a [(Arc<str>, Arc<str>)] {
+    all.identities.of(owner).map(|identity| identity.labels.as_slice()).unwrap_or_default()
 }
 
-/// Both kinds of row know their GPU.
-pub(super) trait OfGpu {
-    fn identity(&self) -> &Identity;
-}
-
-impl OfGpu for GpuRow<'_> {
-    fn identity(&self) -> &Identity {
-        &self.gpu.gpu.identity
-    }
-}
-
-impl OfGpu for ShareRow<'_> {
-    fn identity(&self) -> &Identity {
-        &self.gpu.gpu.identity
-    }
-}
-
-pub(super) fn dcgm_labels(
-    of: &impl OfGpu,
-    share: Option<&ShareRow<'_>>,
-    instance: Option<&MigInstance>,
-    sources: &Sources<'_>,
-) -> Labels {
-    let identity = of.identity();
+fn dcgm_labels(all: &Subjects, gpu: &Gpu, instance: Option<&Instance>, share: Option<&Share>) -> Labels {
+    let identity = &*gpu.identity;
     let mut labels = Labels::new()
         .with("gpu", &identity.index.to_string())
         .with("UUID", &identity.uuid)
@@ -136,11 +201,10 @@ pub(super) fn dcgm_labels(
         .with("device", &identity.minor.map_or_else(String::new, |minor| format!("nvidia{minor}")))
         .with("modelName", identity.model.as_deref().unwrap_or_default())
         // dcgm-exporter has changed from one to the other: rules and dashboards select on both.
-        .with("Hostname", sources.node)
-        .with("hostname", sources.node);
-    let driver = sources.snapshot.driver_version.as_deref();
-    for label in &sources.choice.labels {
-        if let Some(value) = label.of(identity, driver) {
+        .with("Hostname", &all.node)
+        .with("hostname", &all.node);
+    for label in &all.choice.labels {
+        if let Some(value) = label.of(identity, all.driver_version.as_deref()) {
             labels = labels.with(label.name, &value);
         }
     }
@@ -148,17 +212,16 @@ pub(super) fn dcgm_labels(
         let id = instance.gpu_instance.map_or_else(String::new, |id| id.to_string());
         labels = labels.with("GPU_I_PROFILE", &instance.profile).with("GPU_I_ID", &id);
     }
-    let instance = instance.and_then(|instance| instance.gpu_instance);
-    if let Some(job) = sources.own.jobs.and_then(|jobs| jobs.alone(identity.index, instance)) {
+    if let Some(job) = instance.map_or(&gpu.job, |instance| &instance.job) {
         labels = labels.with("hpc_job", job);
     }
-    let owner = share.map(|row| &row.share.owner);
-    let name = |field: fn(&Owner) -> &str| owner.map_or("", |owner| field(owner));
+    let owner = share.map(|share| &*share.owner);
+    let name = |field: fn(&Owner) -> &str| owner.map_or("", field);
     labels = labels
         .with("namespace", name(|owner| &owner.namespace))
         .with("pod", name(|owner| &owner.pod))
         .with("container", name(|owner| &owner.container));
-    for (name, value) in owner.map(|owner| identity_labels(owner, sources)).unwrap_or_default() {
+    for (name, value) in owner.map(|owner| identity_labels(all, owner)).unwrap_or_default() {
         // dcgm-exporter shows pod labels under their own names: where that is a name, and nobody else's.
         let fits = |own: &&str| own.starts_with(|first: char| first.is_ascii_alphabetic()) && !OF_TARGETS.contains(own);
         let own = name.strip_prefix("label_").filter(fits);
@@ -167,5 +230,5 @@ pub(super) fn dcgm_labels(
             labels = labels.with(name, value);
         }
     }
-    labels
+    labels.done()
 }

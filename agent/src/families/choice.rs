@@ -15,7 +15,7 @@ const TOLD_MAX: usize = 3;
 const HELP_MAX: usize = 500;
 
 /// The families of one page, in its order.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Choice {
     /// Families with values.
     pub shown: Vec<Shown>,
@@ -48,6 +48,8 @@ impl PartialEq for Shown {
             == (&other.name, other.kind, &other.help, other.family.name)
     }
 }
+
+impl Eq for Shown {}
 
 /// A field that is a label, as `DCGM_FI_DRIVER_VERSION`.
 #[derive(Debug, Clone, PartialEq, Eq)]

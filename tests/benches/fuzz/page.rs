@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use windlass_agent::attribution::attribute;
 use windlass_agent::attribution::totals::Totals;
-use windlass_agent::exposition::{Sources, render};
+use windlass_agent::exposition::{self, Sources, render};
 use windlass_agent::families::Own;
 use windlass_agent::families::choice::Choice;
 use windlass_agent::gpu::{Gpu, Identity, MigInstance, Reading, Xid};
@@ -51,15 +51,19 @@ pub(crate) fn holds(bytes: &[u8]) -> bool {
     let own = Own { node, version: "1", driver_version: Some(driver), jobs: Some(&jobs), ..Own::default() };
     let sources = Sources {
         snapshot: &snapshot,
-        identities: &identities,
+        identities: &Arc::new(identities),
         totals: &totals,
         time: 1.0,
         node,
-        choice: &choice,
+        choice: &Arc::new(choice),
         own: &own,
         series_max: 10_000,
     };
-    let page = render(&sources, Vec::new());
+    // The one before it: what is copied from there is the same bytes.
+    let earlier = render(&sources, Vec::new(), exposition::Page::default());
+    let anew = earlier.text.clone();
+    let page = render(&sources, Vec::new(), earlier);
+    assert_eq!(page.text, anew);
     let text = String::from_utf8_lossy(&page.text);
     let read = Page::parse(&text);
     assert!(read.is_ok(), "{read:?}\n{text}");
