@@ -13,7 +13,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::attribution::Snapshot;
-use crate::config::Config;
+use crate::config::{Config, command_line};
 use crate::families::choice::{Choice, Complaints};
 use crate::gpu::{CallLog, NO_DEVICES};
 use crate::http::web::Web;
@@ -37,7 +37,7 @@ pub async fn examine(config: &Config) -> std::io::Result<Report> {
     Ok(Report { findings })
 }
 
-/// The files that the flags name.
+/// The files that the flags name, and variables that are no flags.
 fn settings(config: &Config) -> Vec<Finding> {
     let refused = |about: &str, file: &Path, error: String| {
         Finding::mend(about, format!("{}: {error}", file.display()), "the agent does not start with it")
@@ -51,7 +51,15 @@ fn settings(config: &Config) -> Vec<Finding> {
             Ok(read) => counters(&read, file),
             Err(error) => refused("counters", file, error),
         });
-    web.into_iter().chain(counters).collect()
+    let strangers = command_line::strangers(std::env::vars_os().map(|(name, _)| name));
+    let strange = |name| {
+        Finding::note(
+            "environment",
+            format!("{name}: no setting goes by that name"),
+            "see --help for those that there are",
+        )
+    };
+    web.into_iter().chain(counters).chain(strangers.into_iter().map(strange)).collect()
 }
 
 fn counters((choice, complaints): &(Choice, Complaints), file: &Path) -> Finding {

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use windlass_agent::config::Config;
-use windlass_agent::config::command_line::{Task, parse};
+use windlass_agent::config::command_line::{Task, parse, strangers};
 use windlass_agent::{doctor, log, once};
 
 fn main() -> ExitCode {
@@ -14,6 +14,9 @@ fn main() -> ExitCode {
     // Who waits for an answer is not told how it came about.
     let level = if task != Task::Serve && args.log == tracing::Level::INFO { tracing::Level::ERROR } else { args.log };
     log::start(level);
+    for name in strangers(std::env::vars_os().map(|(name, _)| name)) {
+        tracing::warn!("{name} is set in the environment, and no setting goes by that name; see --help");
+    }
     let json = args.json;
     let mut config = Config::from(args);
     config.line = line;

@@ -140,7 +140,7 @@ impl Sampler {
     async fn tick(&mut self) -> anyhow::Result<()> {
         self.config = self.live.config();
         let start = self.clock.now();
-        let reading = self.reading(start).await;
+        let reading = self.reading(start).await?;
         let (now, unix) = (self.clock.now(), self.clock.unix());
         let pods = self.pods.pods.load_full();
         let snapshot = self.snapshot(reading, &pods, now, unix);
@@ -152,18 +152,19 @@ impl Sampler {
     }
 
     /// Asks the driver's thread. An answer that does not come in time is awaited further by the next tick, never asked for twice.
-    async fn reading(&mut self, now: Duration) -> Result<Reading, Absence> {
+    async fn reading(&mut self, now: Duration) -> anyhow::Result<Result<Reading, Absence>> {
         let hangs = || Absence { cause: "hangs", message: format!("NVML has not answered for {:?}", limits::READING) };
-        let Some(mut answer) = self.waiting.take().or_else(|| self.gpus.ask(now)) else { return Err(hangs()) };
+        let Some(mut answer) = self.waiting.take().or_else(|| self.gpus.ask(now)) else { return Ok(Err(hangs())) };
         match tokio::time::timeout(limits::READING, &mut answer).await {
             Ok(Ok(answer)) => {
                 self.calls = answer.log;
-                answer.reading
+                Ok(answer.reading)
             }
-            Ok(Err(_gone)) => Err(Absence { cause: "thread_ended", message: "the NVML thread ended".into() }),
+            // Broken by a fault of ours: nothing but a new process brings it back.
+            Ok(Err(_gone)) => anyhow::bail!("the NVML thread broke; what it said stands above"),
             Err(_elapsed) => {
                 self.waiting = Some(answer);
-                Err(hangs())
+                Ok(Err(hangs()))
             }
         }
     }

@@ -69,6 +69,15 @@ fn of_twin(line: &[OsString]) -> Option<clap::Error> {
     })
 }
 
+/// Variables that look like settings and are none. Those that Kubernetes makes of a Service called windlass-… are left out.
+pub fn strangers(names: impl IntoIterator<Item = OsString>) -> Vec<String> {
+    let flags = Args::command();
+    let known = |name: &str| flags.get_arguments().any(|flag| flag.get_env().is_some_and(|env| env == name));
+    let of_service = |name: &str| name.contains("_SERVICE_") || name.contains("_PORT");
+    let strange = |name: &String| name.starts_with("WINDLASS_") && !known(name) && !of_service(name);
+    names.into_iter().filter_map(|name| name.into_string().ok()).filter(strange).collect()
+}
+
 /// What clap complains of and what it proposes, in one line.
 fn said(error: &clap::Error) -> String {
     let text = error.to_string();

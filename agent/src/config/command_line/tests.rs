@@ -14,6 +14,19 @@ fn run(line: &str, text: &str) -> Result<(Task, Args), String> {
 }
 
 #[test]
+fn a_variable_that_is_no_setting_is_found_and_those_of_a_service_are_let_be() {
+    let names = [
+        "WINDLASS_LISTN",
+        "WINDLASS_LISTEN",
+        "WINDLASS_ONCE",
+        "WINDLASS_AGENT_SERVICE_HOST",
+        "WINDLASS_AGENT_PORT_9400_TCP",
+        "PATH",
+    ];
+    assert_eq!(strangers(names.map(Into::into)), ["WINDLASS_LISTN", "WINDLASS_ONCE"]);
+}
+
+#[test]
 fn a_command_takes_the_flags_before_it_and_after_it() {
     for (line, task, library) in [
         ("windlass-agent", Task::Serve, None),
