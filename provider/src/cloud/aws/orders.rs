@@ -39,7 +39,7 @@ pub(super) struct Orders {
 }
 
 struct State {
-    groups: HashMap<GroupId, Of>,
+    groups: HashMap<GroupId, Group>,
     /// Machines that AWS agreed to end, of deletions that are not through.
     ended: HashSet<InstanceId>,
     /// When activities were read last.
@@ -50,7 +50,7 @@ struct State {
 
 /// What is remembered of one group.
 #[derive(Default)]
-struct Of {
+struct Group {
     /// The order that AWS carries out.
     watch: Option<Watch>,
     raised: Raised,
@@ -75,14 +75,14 @@ impl Orders {
 
     /// The group's turn: shared by those who end machines, taken whole by who raises the desired capacity.
     pub(super) fn turn(&self, group: &GroupId) -> Arc<RwLock<()>> {
-        self.state().of(group).turn.clone()
+        self.state().group(group).turn.clone()
     }
 
     /// AWS agreed to end a machine, and lowered the group's desired capacity or not.
     pub(super) fn ended(&self, group: &GroupId, machine: &InstanceId, lowered: bool) {
         let mut state = self.state();
         state.ended.insert(machine.clone());
-        state.of(group).raised.lowered(u32::from(lowered));
+        state.group(group).raised.lowered(u32::from(lowered));
     }
 
     /// Those of a deletion that AWS has not agreed to end yet.
@@ -104,11 +104,11 @@ impl Orders {
 
     /// What we made of the group's desired capacity.
     pub(super) fn raised(&self, group: &GroupId) -> Raised {
-        self.state().of(group).raised
+        self.state().group(group).raised
     }
 
     pub(super) fn note_raised(&self, group: &GroupId, raised: Raised) {
-        self.state().of(group).raised = raised;
+        self.state().group(group).raised = raised;
     }
 
     /// Why `LaunchInstances` was not to be had for this group lately.
@@ -122,18 +122,18 @@ impl Orders {
 
     /// From now on this is the group's order.
     pub(super) fn watch(&self, group: &GroupId, order: Watch) {
-        self.state().of(group).watch = Some(order);
+        self.state().group(group).watch = Some(order);
     }
 
     /// Whether the group's order is the one of this token.
     pub(super) fn is_watched(&self, group: &GroupId, token: &str) -> bool {
-        self.state().of(group).watch.as_ref().is_some_and(|watch| watch.token == token)
+        self.state().group(group).watch.as_ref().is_some_and(|watch| watch.token == token)
     }
 
     /// What the activities say of the order that was given at `since`; true when that is news.
     fn hear(&self, group: &GroupId, since: &Watermark, activities: &[Activity], now: Timestamp) -> bool {
         let mut state = self.state();
-        let watch = state.of(group).watch.as_mut().filter(|watch| watch.since == *since);
+        let watch = state.group(group).watch.as_mut().filter(|watch| watch.since == *since);
         watch.is_some_and(|watch| watch.hear(activities, now))
     }
 
@@ -155,7 +155,7 @@ impl Orders {
     /// Orders that may still come, and from where on their activities count.
     fn undecided(&self) -> Vec<(GroupId, Watermark)> {
         let state = self.state();
-        let watched = state.groups.iter().filter_map(|(group, of)| Some((group, of.watch.as_ref()?)));
+        let watched = state.groups.iter().filter_map(|(id, group)| Some((id, group.watch.as_ref()?)));
         let undecided = watched.filter(|(_, watch)| watch.refusal.is_none());
         undecided.map(|(group, watch)| (group.clone(), watch.since.clone())).collect()
     }
@@ -164,7 +164,7 @@ impl Orders {
     pub(super) fn standing(&self, group: &GroupId, growth: &Growth) -> Standing {
         let open = growth.open();
         let mut state = self.state();
-        let Some(watch) = state.groups.get_mut(group).and_then(|of| of.watch.as_mut()) else {
+        let Some(watch) = state.groups.get_mut(group).and_then(|group| group.watch.as_mut()) else {
             return Standing { open, ..Standing::default() };
         };
         let refusal = watch.refusal.clone().filter(|_| open > 0);
@@ -173,7 +173,7 @@ impl Orders {
 }
 
 impl State {
-    fn of(&mut self, group: &GroupId) -> &mut Of {
+    fn group(&mut self, group: &GroupId) -> &mut Group {
         self.groups.entry(group.clone()).or_default()
     }
 }
