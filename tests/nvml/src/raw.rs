@@ -173,6 +173,10 @@ impl Raw {
             seen: [0; 3],
         };
         raw.allocate();
+        // Metrics are asked of two samples, and none of them may be empty.
+        if raw.make("gpm_sample").is_none() {
+            raw.gpm = [std::ptr::null_mut(); 2];
+        }
         for call in CALLS {
             raw.make(call.name);
         }
