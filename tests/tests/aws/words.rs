@@ -171,7 +171,7 @@ async fn a_gpu_node_that_registered_without_its_label_is_told_everywhere() {
     stage.client.node_group_for_node(show(&ExternalGrpcNode { labels: labels.into(), ..node })).await.unwrap();
     assert!(stage.page("/metrics").await.contains(&format!("{metric} 0")));
     let (code, text) = said(&stage.run(&["doctor"]));
-    assert!(code == Some(0) && text.contains("every GPU node"), "{text}");
+    assert!(code == Some(0) && text.contains("no GPU node that cluster-autoscaler showed lacks"), "{text}");
 }
 
 #[tokio::test]
