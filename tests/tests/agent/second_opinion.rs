@@ -125,11 +125,13 @@ fn a_pod_that_holds_a_gpu_of_any_library_is_told_with_all_that_the_gpu_does() {
     let settings = |config: &mut Config, gpus: &Gpus| config.nvml_library = Some(library(gpus));
     let mut node = Node::configured(&machine(), vec![holder], world, settings);
     let (gpu, share) = ([("uuid", held.uuid.as_str())], [("uuid", held.uuid.as_str()), ("pod", "holder")]);
-    let page = node
-        .until("the pod is known", |page| some_ticks(page) && page.value("gpu_memory_used_bytes", &share).is_some());
+    let page = node.until("the pod is known", |page| {
+        some_ticks(page)
+            && page.value("gpu_memory_used_bytes", &share).is_some()
+            && page.value("gpu_device_holders", &gpu) == Some(1.0)
+    });
     let dcgm = [("UUID", held.uuid.as_str()), ("pod", "holder"), ("namespace", "ml"), ("container", "main")];
     assert_eq!(page.value("DCGM_FI_DEV_GPU_TEMP", &dcgm), page.value("gpu_device_temperature_celsius", &gpu));
-    assert_eq!(page.value("gpu_device_holders", &gpu), Some(1.0));
     let shared = page.value("gpu_utilization", &share).unwrap();
     let rest = page.value("gpu_device_unattributed_utilization_ratio", &gpu).unwrap() * 100.0;
     let whole = page.value("gpu_device_utilization_ratio", &gpu).unwrap() * 100.0;
