@@ -54,7 +54,8 @@ pub(super) async fn keep(world: World, client: Client) {
             match within(limits::API_ANSWER, apply(&client, &world.config.node_name, wanted, unix)).await {
                 Ok(()) => (done, failures) = (Some(state), 0),
                 Err(error) => {
-                    failures = failures.saturating_add(1);
+                    // It may have been changed all the same.
+                    (done, failures) = (None, failures.saturating_add(1));
                     tracing::warn!("the node could not be tainted or freed: {error:#}; tried again");
                 }
             }
@@ -114,7 +115,10 @@ async fn apply(client: &Client, name: &str, wanted: Option<&Notice>, now: f64) -
         match nodes.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await {
             Ok(_) => {
                 tracing::info!(taint = wanted.map(|notice| notice.kind.word()), "the node's taint is changed");
-                return event(client, &node, wanted, now).await.context("writing an Event");
+                if let Err(error) = event(client, &node, wanted, now).await {
+                    tracing::warn!("the node's Event could not be written: {error:#}");
+                }
+                return Ok(());
             }
             Err(kube::Error::Api(status)) if status.code == 409 => {}
             Err(error) => return Err(error).with_context(|| format!("tainting node {name}")),

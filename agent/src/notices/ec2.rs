@@ -56,12 +56,14 @@ struct Session<'a> {
     slow: Duration,
     /// The machine, once it has said who it is.
     machine: Option<Arc<str>>,
+    /// Whether asking more rarely costs nothing. A spot machine that can be told of its end is asked at the usual pace, whatever else fails.
+    deaf: bool,
 }
 
 /// Polls for as long as the agent runs.
 pub async fn watch(watch: &Watch) {
     let metadata = Metadata::new(watch.authority.clone());
-    let mut session = Session { watch, metadata, token: None, slow: Duration::ZERO, machine: None };
+    let mut session = Session { watch, metadata, token: None, slow: Duration::ZERO, machine: None, deaf: true };
     let mut failures = 0_u32;
     loop {
         match session.poll().await {
@@ -70,7 +72,7 @@ pub async fn watch(watch: &Watch) {
                 watch.board.good(watch.clock.unix());
             }
             Err(failure) => {
-                failures = failures.saturating_add(1);
+                failures = if session.deaf { failures.saturating_add(1) } else { 0 };
                 watch.board.bad(&failure);
             }
         }
@@ -83,13 +85,11 @@ impl Session<'_> {
     /// other's answer from being heard.
     async fn poll(&mut self) -> Result<(), Failure> {
         let unix = self.watch.clock.unix();
-        let heard = [
-            self.market().await,
-            self.interruption(unix).await,
-            self.rebalance(unix).await,
-            self.lifecycle(unix).await,
-            self.slow(unix).await,
-        ];
+        let market = self.market().await;
+        let interruption = self.interruption(unix).await;
+        self.deaf = interruption.is_err() || !self.may_be_spot();
+        let heard =
+            [market, interruption, self.rebalance(unix).await, self.lifecycle(unix).await, self.slow(unix).await];
         heard.into_iter().collect::<Result<(), _>>()?;
         self.watch.board.change(|seen| seen.provider_id = self.machine.clone());
         Ok(())

@@ -92,6 +92,19 @@ fn no_question_that_fails_keeps_another_from_being_heard() {
 }
 
 #[test]
+fn a_spot_machine_is_asked_at_the_usual_pace_whatever_else_fails() {
+    let metadata = Metadata::start(Cloud::Ec2).unwrap();
+    metadata.set("instance-life-cycle", Some("spot"));
+    metadata.set("events/maintenance/scheduled", Some("<html>"));
+    let mut node = node(&metadata);
+    node.until("the failure is told", |page| up(page) == Some(0.0));
+    // With growing pauses this would take five minutes.
+    crate::agent::node::until("it is asked seven times", || {
+        metadata.calls().get("/latest/meta-data/spot/instance-action").is_some_and(|calls| *calls >= 7)
+    });
+}
+
+#[test]
 fn a_later_hint_is_a_new_one() {
     let metadata = Metadata::start(Cloud::Ec2).unwrap();
     let mut node = node(&metadata);
