@@ -130,10 +130,10 @@ fn whole(gpu: &Gpu, position: usize, holders: Vec<Arc<Owner>>, processes: &Proce
         used: gpu.process_utilization.as_deref(),
     };
     let count = holders.len();
-    let divided = divide(&device, holders, processes);
+    let divided = divide(&device, &holders, processes);
     let memory_total = gpu.memory.map(|memory| memory.total);
-    let share = |piece: &Piece| Share {
-        owner: Arc::clone(&piece.owner),
+    let share = |piece: Piece| Share {
+        owner: piece.owner,
         gpu: position,
         instance: None,
         held: piece.held,
@@ -142,7 +142,7 @@ fn whole(gpu: &Gpu, position: usize, holders: Vec<Arc<Owner>>, processes: &Proce
         memory_total,
         energy: None,
     };
-    let mut shares: Vec<Share> = divided.pieces.iter().map(share).collect();
+    let mut shares: Vec<Share> = divided.pieces.into_iter().map(share).collect();
     split_energy(&mut shares, count == 1, divided.host, gpu.utilization);
     let rest = GpuUse {
         holders: count,

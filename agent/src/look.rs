@@ -1,7 +1,6 @@
 //! One look at the node, for a person who waits: two readings a second apart, so that use is measured and not guessed, and the kubelet's answer.
 //! The same parts as the service, without its loops. What cannot be had is told, and costs nothing else.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -29,7 +28,7 @@ pub struct Look {
     /// Calls made and refused.
     pub calls: CallLog,
     /// Every pid that the driver named.
-    pub pids: BTreeSet<u32>,
+    pub pids: Vec<u32>,
     /// Who holds what; nobody, where no kubelet is asked; or why it is not known.
     pub owners: Result<Holders, String>,
 }

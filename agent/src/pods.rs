@@ -107,12 +107,15 @@ impl Holders {
         })
     }
 
+    /// Whether a MIG device is held by a claim.
+    #[must_use]
+    pub fn has_claims(&self) -> bool {
+        self.by_device.keys().any(|device| matches!(device, Device::Partition { .. }))
+    }
+
     /// Claimed MIG devices of a GPU with this profile, in order of placement; each with its holders.
     #[must_use]
     pub fn of_partitions(&self, gpu: &Identity, profile: &str) -> Vec<(u32, &[Arc<Owner>])> {
-        if self.by_device.is_empty() {
-            return Vec::new();
-        }
         let wanted = partition_profile(profile);
         let fits = |device: &Device| match device {
             Device::Partition { minor, profile, placement, .. } => {

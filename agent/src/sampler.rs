@@ -1,7 +1,6 @@
 //! The tick: ask the driver, name the processes, attribute, count, render, publish. One pass from left to right, at the agent's own pace.
 //! Readers take the published value and never wait for the world.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -325,10 +324,13 @@ impl Sampler {
     }
 }
 
-/// Every pid that the driver named.
+/// Every pid that the driver named, in order.
 #[must_use]
-pub fn pids(reading: &Reading) -> BTreeSet<u32> {
+pub fn pids(reading: &Reading) -> Vec<u32> {
     let listed = reading.gpus.iter().flat_map(|gpu| gpu.processes.iter().flatten()).map(|process| process.pid);
     let used = reading.gpus.iter().flat_map(|gpu| gpu.process_utilization.iter().flatten()).map(|used| used.pid);
-    listed.chain(used).collect()
+    let mut pids: Vec<u32> = listed.chain(used).collect();
+    pids.sort_unstable();
+    pids.dedup();
+    pids
 }

@@ -41,13 +41,16 @@ pub(super) struct Divided {
     pub(super) unknown_busy: usize,
 }
 
-pub(super) fn divide(device: &Device<'_>, holders: Vec<Arc<Owner>>, processes: &Processes) -> Divided {
-    let tally = Tally::of(device, &holders, processes);
-    let mut pieces = match <[_; 1]>::try_from(holders) {
-        Ok([holder]) => alone(device, &tally, holder),
-        Err(holders) => together(device, &tally, holders),
+/// `holders` are in order of name.
+pub(super) fn divide(device: &Device<'_>, holders: &[Arc<Owner>], processes: &Processes) -> Divided {
+    let tally = Tally::of(device, holders, processes);
+    let mut pieces = match holders {
+        [holder] => alone(device, &tally, holder),
+        _ => together(device, &tally),
     };
-    pieces.sort_by(|a, b| a.owner.cmp(&b.owner));
+    if !tally.strangers.is_empty() {
+        pieces.sort_by(|a, b| a.owner.cmp(&b.owner));
+    }
     let utilization: f64 = pieces.iter().filter_map(|piece| piece.utilization).sum();
     let memory: u64 = pieces.iter().filter_map(|piece| piece.memory).sum();
     Divided {
@@ -61,12 +64,12 @@ pub(super) fn divide(device: &Device<'_>, holders: Vec<Arc<Owner>>, processes: &
 }
 
 /// One holder: everything is its own but what is certainly another's.
-fn alone(device: &Device<'_>, tally: &Tally, holder: Arc<Owner>) -> Vec<Piece> {
+fn alone(device: &Device<'_>, tally: &Tally<'_>, holder: &Arc<Owner>) -> Vec<Piece> {
     // Where processes have no times, the only container that is inside has it all, holder or not.
-    let stranger_alone = device.used.is_none() && tally.sole().is_some_and(|owner| *owner != holder);
+    let stranger_alone = device.used.is_none() && tally.sole().is_some_and(|owner| owner != holder);
     let (mut time, mut memory) = (tally.host.sm, tally.host.memory);
     let mut pieces = Vec::new();
-    for (owner, measured) in tally.containers.iter().filter(|(owner, _)| **owner != holder) {
+    for (owner, measured) in &tally.strangers {
         let utilization = match device.used {
             Some(_) => Some(measured.sm),
             None => device.busy.filter(|_| stranger_alone),
@@ -77,7 +80,7 @@ fn alone(device: &Device<'_>, tally: &Tally, holder: Arc<Owner>) -> Vec<Piece> {
         pieces.push(Piece { owner: Arc::clone(owner), held: false, utilization, memory: held });
     }
     pieces.push(Piece {
-        owner: holder,
+        owner: Arc::clone(holder),
         held: true,
         utilization: device.busy.map(|busy| (busy - time).max(0.0)),
         memory: device.memory.map(|held| held.saturating_sub(memory)),
@@ -86,39 +89,32 @@ fn alone(device: &Device<'_>, tally: &Tally, holder: Arc<Owner>) -> Vec<Piece> {
 }
 
 /// Several holders, or none: each has what is measured for it.
-fn together(device: &Device<'_>, tally: &Tally, holders: Vec<Arc<Owner>>) -> Vec<Piece> {
-    let piece = |owner: &Arc<Owner>, held| {
-        let measured = tally.containers.get(owner);
-        Piece {
-            owner: Arc::clone(owner),
-            held,
-            utilization: time(device, tally, owner, measured),
-            memory: memory(device, tally, measured),
-        }
+fn together(device: &Device<'_>, tally: &Tally<'_>) -> Vec<Piece> {
+    let piece = |(owner, measured): (&Arc<Owner>, &Measured), held| Piece {
+        owner: Arc::clone(owner),
+        held,
+        utilization: time(device, tally, owner, measured),
+        memory: memory(device, tally, measured),
     };
-    let mut pieces: Vec<Piece> = holders.iter().map(|owner| piece(owner, true)).collect();
-    pieces.extend(tally.containers.keys().filter(|owner| !holders.contains(owner)).map(|owner| piece(owner, false)));
-    pieces
+    let held = tally.held().map(|measured| piece(measured, true));
+    held.chain(tally.strangers.iter().map(|measured| piece(measured, false))).collect()
 }
 
 /// A container's time. A process that nobody can name may be the container's: without measured use of its own, its 0 would be a guess.
-fn time(device: &Device<'_>, tally: &Tally, owner: &Arc<Owner>, measured: Option<&Measured>) -> Option<f64> {
+fn time(device: &Device<'_>, tally: &Tally<'_>, owner: &Arc<Owner>, measured: &Measured) -> Option<f64> {
     if device.busy.is_some_and(|busy| busy <= 0.0) {
         return Some(0.0);
     }
     if device.used.is_some() {
-        let used = measured.map_or(0.0, |measured| measured.sm);
-        return (used > 0.0 || tally.unknown.sm <= 0.0).then_some(used);
+        return (measured.sm > 0.0 || tally.unknown.sm <= 0.0).then_some(measured.sm);
     }
     let sole = tally.sole().filter(|_| device.contexts.is_some())?;
     device.busy.map(|busy| if sole == owner { busy } else { 0.0 })
 }
 
-fn memory(device: &Device<'_>, tally: &Tally, measured: Option<&Measured>) -> Option<u64> {
+fn memory(device: &Device<'_>, tally: &Tally<'_>, measured: &Measured) -> Option<u64> {
     device.contexts.as_ref()?;
-    match measured.filter(|measured| measured.contexts > 0) {
-        Some(measured) => (!measured.blind).then_some(measured.memory),
-        // As with time: somebody without a name may be this container's process.
-        None => (tally.unknown.contexts == 0).then_some(0),
-    }
+    // As with time: somebody without a name may be this container's process.
+    let known = if measured.contexts > 0 { !measured.blind } else { tally.unknown.contexts == 0 };
+    known.then_some(measured.memory)
 }

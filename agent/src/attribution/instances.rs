@@ -3,10 +3,9 @@
 
 mod claims;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::divide::{Device, Divided, divide};
+use super::divide::{Device, Piece, divide};
 use super::{InstanceUse, Part, Processes, Share, part};
 use crate::gpu::{Gpu, MigInstance};
 use crate::pods::{Holders, Owner};
@@ -14,8 +13,30 @@ use crate::pods::{Holders, Owner};
 /// A GPU instance: the positions of its MIG devices, and who holds one of them.
 #[derive(Debug, Default)]
 struct Group {
+    id: Option<u32>,
     positions: Vec<usize>,
-    holders: BTreeMap<Arc<Owner>, usize>,
+    /// In order of name.
+    holders: Vec<Arc<Owner>>,
+    /// The position that each of them holds.
+    places: Vec<usize>,
+}
+
+impl Group {
+    fn add(&mut self, owner: Arc<Owner>, position: usize) {
+        if let Err(at) = self.holders.binary_search(&owner) {
+            self.holders.insert(at, owner);
+            self.places.insert(at, position);
+        }
+    }
+
+    /// Where a container is shown; a stranger, where the first compute instance is.
+    fn place(&self, owner: &Arc<Owner>) -> usize {
+        let first = self.positions.first().copied().unwrap_or_default();
+        if self.positions.len() < 2 {
+            return first;
+        }
+        self.holders.binary_search(owner).ok().and_then(|at| self.places.get(at).copied()).unwrap_or(first)
+    }
 }
 
 pub(super) fn attribute(gpu: &Gpu, position: usize, holders: &Holders, processes: &Processes) -> Part {
@@ -27,11 +48,11 @@ pub(super) fn attribute(gpu: &Gpu, position: usize, holders: &Holders, processes
     for group in groups(gpu, instances, holders, &claimed) {
         let Some(first) = group.positions.first().and_then(|at| instances.get(*at)) else { continue };
         let device = device(gpu, first);
-        let divided = divide(&device, group.holders.keys().cloned().collect(), processes);
+        let divided = divide(&device, &group.holders, processes);
         part.rest.holders += group.holders.len();
         part.rest.unknown_processes += divided.unknown_busy;
         times.push(device.busy.map(|busy| slices(&first.profile) as f64 * busy));
-        share(gpu, position, &group, &divided, &mut part);
+        part.shares.extend(divided.pieces.into_iter().map(|piece| share(gpu, position, &group, piece)));
         for &at in &group.positions {
             if let Some(rest) = part.rest.instances.get_mut(at) {
                 *rest = InstanceUse {
@@ -42,7 +63,8 @@ pub(super) fn attribute(gpu: &Gpu, position: usize, holders: &Holders, processes
             }
         }
     }
-    part.shares.sort_by(|a, b| (a.instance, &a.owner).cmp(&(b.instance, &b.owner)));
+    // Those of an instance come out of one group, in order of name.
+    part.shares.sort_by_key(|share| share.instance);
     split_energy(&mut part.shares, instances, &times);
     // The parent tells its aggregate only to the privileged; the instances' sum is what everybody may know.
     let inside: Option<u64> = first_of_each(instances).map(|instance| Some(instance.memory?.used)).sum();
@@ -54,18 +76,24 @@ pub(super) fn attribute(gpu: &Gpu, position: usize, holders: &Holders, processes
 
 /// The instances as divided: those that share a GPU instance together.
 fn groups(gpu: &Gpu, instances: &[MigInstance], holders: &Holders, claimed: &[Vec<Arc<Owner>>]) -> Vec<Group> {
-    let mut groups: BTreeMap<(Option<u32>, usize), Group> = BTreeMap::new();
+    let mut groups: Vec<Group> = Vec::with_capacity(instances.len());
     for (at, instance) in instances.iter().enumerate() {
+        let mut owners = holders.of_instance(&gpu.identity, instance);
         // One without an id stands for itself.
-        let key = (instance.gpu_instance, if instance.gpu_instance.is_some() { 0 } else { at });
-        let group = groups.entry(key).or_default();
+        let known = groups.iter_mut().find(|group| group.id.is_some() && group.id == instance.gpu_instance);
+        let group = match known {
+            Some(group) => group,
+            None => {
+                let places = vec![at; owners.len()];
+                let holders = std::mem::take(&mut owners);
+                groups.push_mut(Group { id: instance.gpu_instance, positions: Vec::new(), holders, places })
+            }
+        };
         group.positions.push(at);
         let by_claim = claimed.get(at).into_iter().flatten().cloned();
-        for owner in holders.of_instance(&gpu.identity, instance).into_iter().chain(by_claim) {
-            group.holders.entry(owner).or_insert(at);
-        }
+        owners.into_iter().chain(by_claim).for_each(|owner| group.add(owner, at));
     }
-    groups.into_values().collect()
+    groups
 }
 
 fn device<'a>(gpu: &'a Gpu, instance: &MigInstance) -> Device<'a> {
@@ -86,21 +114,18 @@ fn utilization(instance: &MigInstance) -> Option<f64> {
     instance.gpm.as_ref()?.sm_active.map(|percent| percent.clamp(0.0, 100.0))
 }
 
-fn share(gpu: &Gpu, position: usize, group: &Group, divided: &Divided, part: &mut Part) {
-    let instances = gpu.mig.as_deref().unwrap_or_default();
-    for piece in &divided.pieces {
-        // A stranger is shown where the first compute instance is.
-        let at = group.holders.get(&piece.owner).or(group.positions.first()).copied().unwrap_or_default();
-        part.shares.push(Share {
-            owner: Arc::clone(&piece.owner),
-            gpu: position,
-            instance: Some(at),
-            held: piece.held,
-            utilization: piece.utilization,
-            memory_used: piece.memory,
-            memory_total: instances.get(at).and_then(|instance| Some(instance.memory?.total)),
-            energy: None,
-        });
+fn share(gpu: &Gpu, position: usize, group: &Group, piece: Piece) -> Share {
+    let at = group.place(&piece.owner);
+    let instance = gpu.mig.as_ref().and_then(|instances| instances.get(at));
+    Share {
+        owner: piece.owner,
+        gpu: position,
+        instance: Some(at),
+        held: piece.held,
+        utilization: piece.utilization,
+        memory_used: piece.memory,
+        memory_total: instance.and_then(|instance| Some(instance.memory?.total)),
+        energy: None,
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::Processes;
 use super::divide::Device;
+use crate::gpu::Process;
 use crate::pods::{Owner, Whose};
 
 /// What is measured for one container, or for the node itself.
@@ -22,53 +23,75 @@ pub(super) struct Measured {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Tally {
-    pub(super) containers: BTreeMap<Arc<Owner>, Measured>,
+pub(super) struct Tally<'a> {
+    holders: &'a [Arc<Owner>],
+    /// Of each holder, in their order.
+    held: Vec<Measured>,
+    /// Of containers that hold nothing of the device.
+    pub(super) strangers: BTreeMap<Arc<Owner>, Measured>,
     pub(super) host: Measured,
     pub(super) unknown: Measured,
     pub(super) unknown_busy: usize,
 }
 
-impl Tally {
-    pub(super) fn of(device: &Device<'_>, holders: &[Arc<Owner>], processes: &Processes) -> Self {
-        let mut tally = Self::default();
+impl<'a> Tally<'a> {
+    /// `holders` are in order of name.
+    pub(super) fn of(device: &Device<'_>, holders: &'a [Arc<Owner>], processes: &Processes) -> Self {
+        let mut tally = Self { holders, held: vec![Measured::default(); holders.len()], ..Self::default() };
         let contexts = device.contexts.as_deref().unwrap_or_default();
-        let named = |pid| matches!(processes.get(&pid), Some(Whose::MpsServer(_)));
-        let clients: BTreeSet<u32> =
-            contexts.iter().filter(|process| process.mps && !named(process.pid)).map(|process| process.pid).collect();
+        let named = |whose: Option<&Whose>| matches!(whose, Some(Whose::MpsServer(_)));
+        let is_client = |process: &&&Process| process.mps && !named(processes.get(&process.pid));
+        let clients: BTreeSet<u32> = contexts.iter().filter(is_client).map(|process| process.pid).collect();
         // Any process can take that name: without a client, a holder's works for itself.
-        let holds = |pid| matches!(processes.get(&pid), Some(Whose::MpsServer(Some(owner))) if holders.contains(owner));
-        let is_server = |pid| named(pid) && !(clients.is_empty() && holds(pid));
+        let holds = |owner: &Arc<Owner>| holders.contains(owner);
+        let is_server = |whose: Option<&Whose>| match whose {
+            Some(Whose::MpsServer(owner)) => !clients.is_empty() || !owner.as_ref().is_some_and(holds),
+            _ => false,
+        };
         let mut server = Measured::default();
         for process in contexts {
-            let slot = if is_server(process.pid) { &mut server } else { tally.slot(process.pid, processes) };
+            let whose = processes.get(&process.pid);
+            let slot = if is_server(whose) { &mut server } else { tally.slot(whose) };
             slot.memory += process.memory.unwrap_or(0);
             slot.blind |= process.memory.is_none();
             slot.contexts += 1;
         }
         let mut told = false;
         for used in device.used.unwrap_or_default().iter().filter(|used| used.sm > 0.0) {
-            if is_server(used.pid) {
+            let whose = processes.get(&used.pid);
+            if is_server(whose) {
                 server.sm += used.sm;
                 continue;
             }
             told |= clients.contains(&used.pid);
-            tally.slot(used.pid, processes).sm += used.sm;
-            tally.unknown_busy += usize::from(matches!(processes.get(&used.pid), Some(Whose::Unknown) | None));
+            tally.use_time(whose, used.sm);
         }
         tally.serve(&clients, processes, server, told);
         tally.scale(device);
         tally
     }
 
-    fn slot(&mut self, pid: u32, processes: &Processes) -> &mut Measured {
-        match processes.get(&pid) {
-            Some(Whose::Container(owner) | Whose::MpsServer(Some(owner))) => {
-                self.containers.entry(Arc::clone(owner)).or_default()
-            }
+    fn slot(&mut self, whose: Option<&Whose>) -> &mut Measured {
+        match whose {
+            Some(Whose::Container(owner) | Whose::MpsServer(Some(owner))) => self.container(owner),
             Some(Whose::Host | Whose::MpsServer(None)) => &mut self.host,
             Some(Whose::Unknown) | None => &mut self.unknown,
         }
+    }
+
+    fn container(&mut self, owner: &Arc<Owner>) -> &mut Measured {
+        // As a rule it is the very value that the kubelet's answer has, and names need not be read.
+        let same = self.holders.iter().position(|holder| Arc::ptr_eq(holder, owner));
+        let at = same.or_else(|| self.holders.binary_search(owner).ok());
+        match at.and_then(|at| self.held.get_mut(at)) {
+            Some(held) => held,
+            None => self.strangers.entry(Arc::clone(owner)).or_default(),
+        }
+    }
+
+    fn use_time(&mut self, whose: Option<&Whose>, sm: f64) {
+        self.slot(whose).sm += sm;
+        self.unknown_busy += usize::from(matches!(whose, Some(Whose::Unknown) | None));
     }
 
     /// Time of the MPS server: its clients', in equal parts, since nothing tells them apart. A driver that tells of clients (`told`) has booked it
@@ -83,8 +106,7 @@ impl Tally {
             self.host.sm += server.sm;
         }
         for &client in clients {
-            self.slot(client, processes).sm += server.sm / clients.len() as f64;
-            self.unknown_busy += usize::from(matches!(processes.get(&client), Some(Whose::Unknown) | None));
+            self.use_time(processes.get(&client), server.sm / clients.len() as f64);
         }
     }
 
@@ -110,13 +132,18 @@ impl Tally {
     }
 
     fn slots(&mut self) -> impl Iterator<Item = &mut Measured> {
-        self.containers.values_mut().chain([&mut self.host, &mut self.unknown])
+        self.held.iter_mut().chain(self.strangers.values_mut()).chain([&mut self.host, &mut self.unknown])
+    }
+
+    /// What is measured for each holder, in order of name.
+    pub(super) fn held(&self) -> impl Iterator<Item = (&Arc<Owner>, &Measured)> {
+        self.holders.iter().zip(&self.held)
     }
 
     /// The one container that has a context here, when nobody else has: the device's use can only be its own.
     pub(super) fn sole(&self) -> Option<&Arc<Owner>> {
         let alone = self.host.contexts == 0 && self.unknown.contexts == 0;
-        let mut inside = self.containers.iter().filter(|(_, measured)| measured.contexts > 0);
+        let mut inside = self.held().chain(&self.strangers).filter(|(_, measured)| measured.contexts > 0);
         let (first, _) = inside.next().filter(|_| alone)?;
         inside.next().is_none().then_some(first)
     }

@@ -1,7 +1,7 @@
 //! From host process ids to containers: reads `/proc/PID/cgroup` and the names that the kubelet gives its log files.
 //! What was found is kept while the process lives; a reused pid is noticed by its start time.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -91,7 +91,7 @@ impl Processes {
     }
 
     /// Finds out to whom the pids belong. `now` is monotonic. Reads files: a few microseconds for each new pid.
-    pub fn resolve(&mut self, pids: &BTreeSet<u32>, sources: Sources<'_>, now: Duration) -> Resolved<'_> {
+    pub fn resolve(&mut self, pids: &[u32], sources: Sources<'_>, now: Duration) -> Resolved<'_> {
         let whose = &mut self.whose;
         self.known.retain(|pid, known| {
             let kept = now.saturating_sub(known.seen) < KEPT;
@@ -127,9 +127,14 @@ impl Processes {
         } else if self.known.len() >= PIDS_MAX {
             return false;
         }
-        let Found { whose, exact, made_again } = self.whose(pid, sources, now);
-        let stranger = match &whose {
-            Whose::Container(owner) => !sources.holders.assignments.iter().any(|assignment| assignment.owner == *owner),
+        let Found { mut whose, exact, made_again } = self.whose(pid, sources, now);
+        let stranger = match &mut whose {
+            Whose::Container(owner) => {
+                let mut holders = sources.holders.assignments.iter().map(|assignment| &assignment.owner);
+                let holder = holders.find(|holder| *holder == owner);
+                // From here on the two are compared without reading them.
+                holder.inspect(|holder| *owner = Arc::clone(holder)).is_none()
+            }
             Whose::Unknown => new,
             Whose::Host | Whose::MpsServer(_) => false,
         };

@@ -8,13 +8,16 @@ use crate::attribution::Processes;
 use crate::gpu::{Gpu, MigInstance};
 use crate::pods::{Holders, Owner, Whose};
 
-/// The holders by claim of each instance, in the instances' order.
+/// The holders by claim of each instance, in the instances' order; nothing at all where nothing is claimed.
 pub(super) fn holders(
     gpu: &Gpu,
     instances: &[MigInstance],
     holders: &Holders,
     processes: &Processes,
 ) -> Vec<Vec<Arc<Owner>>> {
+    if !holders.has_claims() {
+        return Vec::new();
+    }
     let mut found = vec![Vec::new(); instances.len()];
     let mut by_profile: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for (at, instance) in instances.iter().enumerate() {

@@ -1,7 +1,6 @@
 //! Who is on a GPU and how much of it each process used: the driver's lists, merged, and its samples, averaged.
 //! A list is the costliest call there is (4.5 ms were seen): that of graphics is asked rarely, and that of MPS while nobody is known to be in it.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::calls::{Calls, Outcome, Paced};
@@ -98,13 +97,18 @@ impl Processes {
 
 /// A process that is in several lists is one process, with the largest memory that a list gives it.
 fn merge(all: impl Iterator<Item = Process>) -> Vec<Process> {
-    let mut by_pid: BTreeMap<(u32, Option<u32>, Option<u32>), Process> = BTreeMap::new();
-    for process in all.filter(|process| process.pid != 0) {
-        let known = by_pid.entry((process.pid, process.gpu_instance, process.compute_instance)).or_insert(process);
-        known.memory = known.memory.max(process.memory);
-        known.mps |= process.mps;
-    }
-    by_pid.into_values().collect()
+    let place = |process: &Process| (process.pid, process.gpu_instance, process.compute_instance);
+    let mut processes: Vec<Process> = all.filter(|process| process.pid != 0).collect();
+    processes.sort_unstable_by_key(place);
+    processes.dedup_by(|again, process| {
+        let same = place(again) == place(process);
+        if same {
+            process.memory = process.memory.max(again.memory);
+            process.mps |= again.mps;
+        }
+        same
+    });
+    processes
 }
 
 #[cfg(test)]

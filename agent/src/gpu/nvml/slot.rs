@@ -145,11 +145,23 @@ impl Slot {
     pub(super) fn date(&mut self, gpu: &mut Gpu, now: Duration) {
         if gpu.up {
             self.answered = Some(now);
-            self.layout = gpu.mig.as_ref().map(|mig| mig.iter().map(MigInstance::unread).collect());
+            if !self.knows(gpu.mig.as_deref()) {
+                self.layout = gpu.mig.as_ref().map(|mig| mig.iter().map(MigInstance::unread).collect());
+            }
         } else {
             gpu.mig.clone_from(&self.layout);
         }
         gpu.sample_age = self.answered.map(|at| now.saturating_sub(at));
+    }
+
+    /// Whether these instances are the ones that were remembered, out of one enumeration.
+    fn knows(&self, mig: Option<&[MigInstance]>) -> bool {
+        let same = |(a, b): (&MigInstance, &MigInstance)| Arc::ptr_eq(&a.uuid, &b.uuid);
+        match (self.layout.as_deref(), mig) {
+            (Some(known), Some(mig)) => known.len() == mig.len() && known.iter().zip(mig).all(same),
+            (None, None) => true,
+            _ => false,
+        }
     }
 
     /// Logs that the GPU went or came back, once per change.

@@ -56,7 +56,7 @@ fn holders(owners: &[(&str, &str)]) -> Holders {
 
 fn whose(processes: &mut Processes, pid: u32, holders: &Holders, now: u64) -> (Option<Whose>, bool) {
     let sources = Sources { holders, identities: &Identities::default() };
-    let resolved = processes.resolve(&BTreeSet::from([pid]), sources, Duration::from_secs(now));
+    let resolved = processes.resolve(&[pid], sources, Duration::from_secs(now));
     (resolved.whose.get(&pid).cloned(), resolved.stranger)
 }
 
@@ -89,7 +89,7 @@ fn a_pod_made_again_under_its_name_is_asked_about_at_once() {
         let pod = Pod { namespace: "ml".into(), name: "train-0".into(), uid: uid.into(), ..Pod::default() };
         let sources = Sources { holders: &known, identities: &Identities::new([pod], &Shown::default()) };
         let mut processes = node.processes();
-        let mut stranger = |now| processes.resolve(&[41].into(), sources, Duration::from_secs(now)).stranger;
+        let mut stranger = |now| processes.resolve(&[41], sources, Duration::from_secs(now)).stranger;
         assert_eq!([stranger(0), stranger(1), stranger(2)], [expect, false, false], "{uid}: once");
     }
 }
@@ -141,7 +141,7 @@ fn the_checkpoint_names_what_the_logs_do_not() {
     let holders = Holders { names, ..holders(&[]) };
     let sources = Sources { holders: &holders, identities: &Identities::default() };
     let mut processes = node.processes();
-    let found = processes.resolve(&BTreeSet::from([41]), sources, Duration::ZERO);
+    let found = processes.resolve(&[41], sources, Duration::ZERO);
     assert_eq!(found.whose[&41], Whose::Container(owner("train-0", "main")));
 }
 
@@ -195,7 +195,7 @@ fn an_identity_names_the_container_without_any_log() {
     let holders = holders(&[("train-0", "second")]);
     let sources = Sources { holders: &holders, identities: &identities };
     let mut processes = node.processes();
-    let found = processes.resolve(&BTreeSet::from([41, 42, 43]), sources, Duration::ZERO);
+    let found = processes.resolve(&[41, 42, 43], sources, Duration::ZERO);
     let main = Whose::Container(owner("train-0", "main"));
     assert_eq!((&found.whose[&41], &found.whose[&42]), (&main, &main));
     assert_eq!(found.whose[&43], Whose::Container(owner("train-0", "second")), "by the pod's uid and its one holder");
