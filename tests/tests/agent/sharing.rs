@@ -47,8 +47,10 @@ fn time_slicing_ids_are_understood_and_process_utilization_goes_to_its_pod() {
         }
     });
     let used = |page: &Page, name: &str| page.value("container_gpu_usage_seconds_total", &[("pod", name)]);
-    let first =
-        node.until("all three are measured", |page| ["a", "b", "c"].iter().all(|name| used(page, name) > Some(0.0)));
+    let first = node.until("all three are measured", |page| {
+        page.value("gpu_device_holders", &[]) == Some(4.0)
+            && ["a", "b", "c"].iter().all(|name| used(page, name) > Some(0.0))
+    });
     let (first, last) = node.without_gap(first, 8.0);
     let (start, end) = (sampled(&first), sampled(&last));
     let mut sum = 0.0;
