@@ -27,6 +27,8 @@ impl World {
         command.arg("--nvml-library").arg(self.gpus.library());
         command.arg("--kubelet-socket").arg(self.kubelet.socket());
         command.arg("--host-proc").arg(self.host.proc()).arg("--host-logs").arg(self.host.logs());
+        // As the manifest sets it.
+        command.env("MALLOC_ARENA_MAX", "1");
         Ok(Program { name: "windlass-agent", command, port })
     }
 
