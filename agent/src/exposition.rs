@@ -75,10 +75,9 @@ impl Dropped {
     }
 }
 
-/// Renders a page, into a buffer that nobody reads any more. An earlier page that was about the same subjects saves most of the work; none changes the page.
+/// Renders a page. An earlier page that was about the same subjects saves most of the work; none changes the page.
 #[must_use]
-pub fn render(sources: &Sources<'_>, mut buffer: Vec<u8>, earlier: Page) -> Page {
-    buffer.clear();
+pub fn render(sources: &Sources<'_>, earlier: Page) -> Page {
     let subjects = Subjects::of(sources);
     let (labels, before) = if subjects == earlier.subjects {
         (earlier.labels, Earlier { text: &earlier.text, lines: &earlier.lines })
@@ -86,7 +85,7 @@ pub fn render(sources: &Sources<'_>, mut buffer: Vec<u8>, earlier: Page) -> Page
         (LabelSets::of(&subjects), Earlier::default())
     };
     let rows = Rows::new(sources, &labels);
-    let mut series = Series::new(Lines::new(buffer, before), sources.series_max);
+    let mut series = Series::new(Lines::new(before), sources.series_max);
     let native = families::native().map(|family| (family, family.name, family.kind, family.help));
     let dcgm = sources.choice.shown.iter().map(|shown| (shown.family, &*shown.name, shown.kind, &*shown.help));
     for (family, name, kind, help) in native.chain(dcgm) {

@@ -73,8 +73,6 @@ struct State {
     series: usize,
     /// The last one.
     page: Page,
-    /// Of the last page but one, for the next.
-    buffer: Vec<u8>,
     dropped: Dropped,
     absence: Option<Absence>,
     reached: Option<Duration>,
@@ -240,7 +238,7 @@ impl Sampler {
 
     fn publish(&mut self, snapshot: &Snapshot, pods: &Pods, now: Duration, unix: f64) -> anyhow::Result<()> {
         let (seen, jobs) = (self.notices.load(), self.jobs.load_full());
-        let (buffer, earlier) = (std::mem::take(&mut self.state.buffer), std::mem::take(&mut self.state.page));
+        let earlier = std::mem::take(&mut self.state.page);
         let own = Own { seen: Some(&seen), jobs: Some(&jobs), ..self.own(snapshot, pods, now) };
         let choice = self.live.choice();
         let sources = Sources {
@@ -253,7 +251,7 @@ impl Sampler {
             own: &own,
             series_max: self.config.max_series,
         };
-        let page = exposition::render(&sources, buffer, earlier);
+        let page = exposition::render(&sources, earlier);
         let usage = Usage {
             node: self.config.node_name.as_str().into(),
             time: unix,
@@ -270,8 +268,7 @@ impl Sampler {
         let out_of_reach = self.out_of_reach(now);
         let published = Published { page: Forms::new(page.text.clone()), usage, at: now, out_of_reach };
         self.state.page = page;
-        let last = self.latest.swap(Some(Arc::new(published))).and_then(Arc::into_inner);
-        self.state.buffer = last.and_then(|last| last.page.into_buffer()).unwrap_or_default();
+        self.latest.store(Some(Arc::new(published)));
         Ok(())
     }
 

@@ -43,14 +43,6 @@ impl Forms {
         Self { text, made: Default::default() }
     }
 
-    /// The text's buffer for another page, unless a reader still has it.
-    #[must_use]
-    pub fn into_buffer(self) -> Option<Vec<u8>> {
-        let mut buffer = self.text.try_into_mut().ok()?;
-        buffer.clear();
-        Some(buffer.into())
-    }
-
     /// The page in a form.
     #[must_use]
     pub fn get(&self, format: Format, compressed: bool) -> &Bytes {
@@ -158,21 +150,6 @@ mod tests {
             flate2::read::GzDecoder::new(&**forms.get(format, true)).read_to_end(&mut plain).unwrap();
             assert_eq!(plain, **forms.get(format, false));
         }
-    }
-
-    #[test]
-    fn a_buffer_is_used_again_once_nobody_reads_it() {
-        let page = |size| {
-            let mut text = Vec::with_capacity(size);
-            text.extend_from_slice(b"g 1\n");
-            Forms::new(text.into())
-        };
-        let free = page(1_000).into_buffer().unwrap();
-        assert_eq!((free.len(), free.capacity()), (0, 1_000));
-        let read = page(1_000);
-        let reader = read.get(Format::Text, false).clone();
-        assert_eq!(read.into_buffer(), None);
-        assert_eq!(reader, "g 1\n");
     }
 
     proptest::proptest! {

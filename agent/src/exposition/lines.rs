@@ -34,9 +34,15 @@ pub(super) struct Lines<'a> {
 }
 
 impl<'a> Lines<'a> {
-    /// None yet; the buffer is empty.
-    pub(super) fn new(buffer: Vec<u8>, earlier: Earlier<'a>) -> Self {
-        Self { text: buffer, lines: Vec::with_capacity(earlier.lines.len()), earlier, at: 0, run: 0..0 }
+    /// None yet, and room for about as many as there were.
+    pub(super) fn new(earlier: Earlier<'a>) -> Self {
+        Self {
+            text: Vec::with_capacity(earlier.text.len() + earlier.text.len() / 16),
+            lines: Vec::with_capacity(earlier.lines.len()),
+            earlier,
+            at: 0,
+            run: 0..0,
+        }
     }
 
     /// One more, in a place not before the last line's. `write` writes it where it cannot be copied.

@@ -88,7 +88,7 @@ fn shown(snapshot: &Snapshot, choice: &Choice, series_max: usize) -> (Page, Stri
         own: &own,
         series_max,
     };
-    let page = render(&sources, Vec::new(), Page::default());
+    let page = render(&sources, Page::default());
     let text = String::from_utf8(page.text.to_vec()).unwrap();
     (page, text)
 }
@@ -329,7 +329,7 @@ fn a_pods_uid_and_labels_stand_on_its_series_escaped() {
         own: &own,
         series_max,
     };
-    let text = String::from_utf8(render(&sources, Vec::new(), Page::default()).text.into()).unwrap();
+    let text = String::from_utf8(render(&sources, Page::default()).text.into()).unwrap();
     let line = |family: &str, pod: &str| {
         let fits = |line: &&str| line.starts_with(&format!("{family}{{")) && line.contains(&format!("pod=\"{pod}\""));
         text.lines().find(fits).unwrap().to_owned()

@@ -28,7 +28,7 @@ impl World {
         command.arg("--kubelet-socket").arg(self.kubelet.socket());
         command.arg("--host-proc").arg(self.host.proc()).arg("--host-logs").arg(self.host.logs());
         // As the manifest sets it.
-        command.env("MALLOC_ARENA_MAX", "1");
+        command.env("MALLOC_ARENA_MAX", "1").env("MALLOC_MMAP_THRESHOLD_", "131072");
         Ok(Program { name: "windlass-agent", command, port })
     }
 

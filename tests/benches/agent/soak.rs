@@ -95,7 +95,7 @@ fn start(node: &Node, binary: &std::path::Path, tls: bool) -> anyhow::Result<Sub
     let log = node.folder().join(format!("{name}.log"));
     let said = std::fs::File::create(&log).with_context(|| log.display().to_string())?;
     // As the manifest has it.
-    command.env("MALLOC_ARENA_MAX", "1");
+    command.env("MALLOC_ARENA_MAX", "1").env("MALLOC_MMAP_THRESHOLD_", "131072");
     let child = command.stdout(Stdio::null()).stderr(said).spawn().context("start the agent")?;
     let door = Door::new(port.address(), tls);
     Ok(Subject { name, child, door, _port: port, minutes: Vec::new(), before: Duration::ZERO })

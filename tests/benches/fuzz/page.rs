@@ -60,9 +60,9 @@ pub(crate) fn holds(bytes: &[u8]) -> bool {
         series_max: 10_000,
     };
     // The one before it: what is copied from there is the same bytes.
-    let earlier = render(&sources, Vec::new(), exposition::Page::default());
+    let earlier = render(&sources, exposition::Page::default());
     let anew = earlier.text.clone();
-    let page = render(&sources, Vec::new(), earlier);
+    let page = render(&sources, earlier);
     assert_eq!(page.text, anew);
     let text = String::from_utf8_lossy(&page.text);
     let read = Page::parse(&text);
