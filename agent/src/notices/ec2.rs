@@ -109,24 +109,27 @@ impl Session<'_> {
     }
 
     async fn interruption(&mut self, unix: f64) -> Result<(), Failure> {
-        if !self.may_be_spot() {
-            return Ok(());
-        }
-        let path = "spot/instance-action";
-        let read = |answer: Answer| instance_action(&answer.body, unix).ok_or_else(|| unreadable(path));
-        let notice = self.get(path).await?.map(read).transpose()?;
-        self.replace(&[Kind::SpotInterruption], notice.into_iter().collect(), unix);
-        Ok(())
+        self.spot(Kind::SpotInterruption, "spot/instance-action", instance_action, unix).await
     }
 
     async fn rebalance(&mut self, unix: f64) -> Result<(), Failure> {
+        self.spot(Kind::RebalanceRecommendation, "events/recommendations/rebalance", rebalance, unix).await
+    }
+
+    /// A notice that only spot machines get.
+    async fn spot(
+        &mut self,
+        kind: Kind,
+        path: &str,
+        read: impl Fn(&[u8], f64) -> Option<Notice>,
+        unix: f64,
+    ) -> Result<(), Failure> {
         if !self.may_be_spot() {
             return Ok(());
         }
-        let path = "events/recommendations/rebalance";
-        let read = |answer: Answer| rebalance(&answer.body, unix).ok_or_else(|| unreadable(path));
-        let notice = self.get(path).await?.map(read).transpose()?;
-        self.replace(&[Kind::RebalanceRecommendation], notice.into_iter().collect(), unix);
+        let answer = self.get(path).await?;
+        let notice = answer.map(|answer| read(&answer.body, unix).ok_or_else(|| unreadable(path))).transpose()?;
+        self.replace(&[kind], notice.into_iter().collect(), unix);
         Ok(())
     }
 
